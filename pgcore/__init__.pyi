@@ -1,0 +1,15 @@
+from .agents import AGENTS as AGENTS
+from .agents import Agent as Agent
+from .config import PRESETS as PRESETS
+from .config import TrainConfig as TrainConfig
+from .errors import RunError as RunError
+from .errors import UsageError as UsageError
+from .evaluation import Evaluation as Evaluation
+from .evaluation import evaluate as evaluate
+from .gym import GymEpisodes as GymEpisodes
+from .metrics import Row as Row
+from .runs import RunFolder as RunFolder
+from .training import Kept as Kept
+from .training import Result as Result
+from .training import SolvedAt as SolvedAt
+from .training import Update as Update

@@ -1,0 +1,127 @@
+"""`TrainConfig`: everything that decides a training run, for the API and the command line alike.
+
+Every field is checked when a configuration is made; a bad one is a `UsageError`.
+
+>>> TrainConfig(agent="reparam", seed=3).episodes_per_update
+8
+>>> TrainConfig(discount=1.5)
+Traceback (most recent call last):
+    ...
+pgcore.errors.UsageError: discount is 1.5, accepted is a number from 0 to 1
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+from pgcore.agents import AgentName, find_agent
+from pgcore.errors import UsageError, require, unknown_choice
+
+Scope = Literal["episode", "batch", "none"]
+SCOPES: tuple[Scope, ...] = ("episode", "batch", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a training run. The defaults learn CartPole-v1 reliably."""
+
+    agent: AgentName = "reinforce"
+    """reinforce: a categorical policy. reparam: the Gaussian reparameterization-trick variant."""
+    env: str = "CartPole-v1"
+    """A Gymnasium environment id with a flat Box observation and a Discrete action space."""
+    seed: int = 0
+    """Seed of the initial weights and of all noise, from 0 to 2^32 - 1."""
+    episodes_per_update: int = 8
+    """Whole episodes that one update learns from, all started together."""
+    scope: Scope = "batch"
+    """What the returns are normalised over: each episode (the article), the batch, or nothing."""
+    learning_rate: float = 1e-2
+    """Adam's step size."""
+    discount: float = 0.99
+    """The γ of the discounted returns, from 0 to 1."""
+    hidden_sizes: tuple[int, ...] = (24, 12)
+    """Widths of the hidden layers, from the observation up."""
+    max_grad_norm: float | None = None
+    """Clip the gradient to this global norm before Adam; None leaves it as it is."""
+    max_env_steps: int = 500_000
+    """Stop after the update that reaches this many environment steps, solved or not."""
+    solved_threshold: float = 475.0
+    """Solved when the last 100 training episodes and the kept policy's evaluation average this."""
+    eval_episodes: int = 100
+    """Fresh episodes on which a promising policy is evaluated."""
+
+    def __post_init__(self) -> None:
+        find_agent(self.agent)
+        if self.scope not in SCOPES:
+            raise unknown_choice("scope", self.scope, SCOPES)
+        require(bool(self.env), "env", self.env, "the id of a Gymnasium environment")
+        require(_is_int(self.seed, 0, 2**32), "seed", self.seed, "an integer from 0 to 2^32 - 1")
+        for field in ("episodes_per_update", "max_env_steps", "eval_episodes"):
+            value = getattr(self, field)
+            require(_is_int(value, 1), field, value, "an integer of at least 1")
+        require(
+            _is_real(self.learning_rate) and self.learning_rate > 0,
+            "learning_rate",
+            self.learning_rate,
+            "a finite number above 0",
+        )
+        require(
+            _is_real(self.discount) and 0 <= self.discount <= 1,
+            "discount",
+            self.discount,
+            "a number from 0 to 1",
+        )
+        object.__setattr__(self, "hidden_sizes", _sizes(self.hidden_sizes))
+        require(
+            self.max_grad_norm is None or (_is_real(self.max_grad_norm) and self.max_grad_norm > 0),
+            "max_grad_norm",
+            self.max_grad_norm,
+            "None or a finite number above 0",
+        )
+        require(
+            _is_real(self.solved_threshold),
+            "solved_threshold",
+            self.solved_threshold,
+            "a finite number",
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """The configuration as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, object]) -> "TrainConfig":
+        """The configuration that `to_dict` wrote. Unknown and missing keys are `UsageError`s."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in names:
+                raise unknown_choice("configuration key", key, names)
+        missing = [name for name in names if name not in values]
+        require(not missing, "configuration", values, f"one that has {', '.join(missing)} too")
+        return cls(**values)  # pyright: ignore[reportArgumentType]  (checked by __post_init__)
+
+
+def _is_int(value: object, low: int, high: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value < high
+
+
+def _is_real(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def _sizes(value: object) -> tuple[int, ...]:
+    """`value` as a tuple of layer widths (JSON has lists)."""
+    sizes = tuple(value) if isinstance(value, list | tuple) else ()
+    if not sizes or not all(_is_int(size, 1) for size in sizes):
+        raise UsageError(
+            f"hidden_sizes is {value!r}, accepted is at least one integer, each at least 1"
+        )
+    return sizes
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "default": TrainConfig(),
+    "article": TrainConfig(episodes_per_update=1, scope="episode"),
+}
+"""Named starting points of the command line; options given beside `--preset` win over it."""

@@ -1,0 +1,115 @@
+"""Whole episodes of a Gymnasium environment, started together, one per copy."""
+
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from pgcore.errors import UsageError
+
+CARTPOLE = "CartPole-v1"
+CARTPOLE_RESET_BOUND = 0.05
+"""CartPole's initial state is uniform within ± this, in each of its four dimensions."""
+
+
+class GymSpec(NamedTuple):
+    """What a policy and a rollout need to know of an environment."""
+
+    env_id: str
+    obs_dim: int
+    num_actions: int
+    max_steps: int
+
+
+def gym_spec(env_id: str, max_steps: int | None = None) -> GymSpec:
+    """Reads an environment's spaces and step limit.
+
+    Args:
+        env_id: A registered id, such as `"CartPole-v1"`.
+        max_steps: Overrides the registered step limit.
+
+    Raises:
+        UsageError: The environment is unknown, lacks a package, has no step limit, or has spaces
+            other than a flat `Box` observation and a `Discrete` action that starts at 0.
+    """
+    env = _make(env_id, max_steps)
+    try:
+        obs_space, action_space = env.observation_space, env.action_space
+        limit = max_steps if max_steps is not None else getattr(env.spec, "max_episode_steps", None)
+    finally:
+        env.close()
+    if not isinstance(obs_space, gymnasium.spaces.Box) or len(obs_space.shape) != 1:
+        raise UsageError(
+            f"env {env_id!r} observes {obs_space}, accepted is a Box of one dimension; "
+            "wrap it, with gymnasium.wrappers.FlattenObservation for example"
+        )
+    if not isinstance(action_space, gymnasium.spaces.Discrete) or action_space.start != 0:
+        raise UsageError(
+            f"env {env_id!r} takes actions in {action_space}, accepted is Discrete starting at 0"
+        )
+    if limit is None:
+        raise UsageError(f"env {env_id!r} has no step limit; give max_steps")
+    return GymSpec(env_id, obs_space.shape[0], int(action_space.n), int(limit))
+
+
+class GymEpisodes:
+    """`B` copies of a Gymnasium environment in lockstep, each playing one episode from `reset` on.
+
+    The copies stand in a `SyncVectorEnv` with NEXT_STEP autoreset: the step after an episode's
+    end ignores its action and starts a new episode. What comes from a copy after its first end is
+    therefore of another episode, and it is the caller's to mask. Taking the first episodes to
+    finish instead would favour short ones.
+    """
+
+    def __init__(self, env_id: str, num_episodes: int, max_steps: int | None = None) -> None:
+        self.spec = gym_spec(env_id, max_steps)
+        self._envs = SyncVectorEnv(
+            [lambda: _make(env_id, max_steps)] * num_episodes,
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+        )
+
+    def reset(self, noise: np.ndarray) -> np.ndarray:
+        """Starts an episode in each copy.
+
+        Args:
+            noise: For CartPole the initial states themselves, `[B, 4]`; for any other
+                environment its seeds, integers `[B]`.
+
+        Returns:
+            obs: `[B, O]`, float32.
+        """
+        if self.spec.env_id != CARTPOLE:
+            obs, _ = self._envs.reset(seed=[int(seed) for seed in noise])
+            return obs.astype(np.float32)
+        self._envs.reset()
+        states = np.array(noise, dtype=np.float64)
+        for env, state in zip(self._envs.envs, states, strict=True):
+            env.unwrapped.state = state  # pyright: ignore[reportAttributeAccessIssue]
+        return states.astype(np.float32)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Plays `action [B]` and returns `(obs [B, O], reward, terminated, truncated [B])`."""
+        obs, reward, terminated, truncated, _ = self._envs.step(action)
+        return obs.astype(np.float32), reward, terminated, truncated
+
+    def close(self) -> None:
+        """Closes the copies."""
+        self._envs.close()
+
+
+def draw_reset(rng: np.random.Generator, env_id: str, num_episodes: int) -> np.ndarray:
+    """Reset noise for `GymEpisodes.reset`: CartPole's initial states, other environments' seeds."""
+    if env_id == CARTPOLE:
+        bound = CARTPOLE_RESET_BOUND
+        return rng.uniform(-bound, bound, size=(num_episodes, 4))
+    return rng.integers(2**31, size=num_episodes)
+
+
+def _make(env_id: str, max_steps: int | None) -> gymnasium.Env:
+    try:
+        return gymnasium.make(env_id, max_episode_steps=max_steps, disable_env_checker=True)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UsageError(f"env {env_id!r} needs a package that is missing: {error}") from error
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise UsageError(f"env is {env_id!r}, which Gymnasium cannot make: {error}") from error

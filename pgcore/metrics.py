@@ -1,0 +1,48 @@
+"""The record of a training run: one row an update."""
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """What is known after one update. Environment steps are unmasked steps everywhere."""
+
+    update: int
+    """Updates done, this one included."""
+    env_steps: int
+    """Environment steps trained on so far."""
+    episodes: int
+    """Episodes trained on so far."""
+    seconds: float
+    """Since the run began, evaluations and compilation included."""
+    mean_return: float
+    """Mean undiscounted return of this update's episodes."""
+    mean_return_100: float
+    """Mean undiscounted return of the last 100 training episodes, or of all if fewer."""
+    loss: float
+    entropy: float
+    """Mean entropy of the policy over this update's steps, in nats."""
+    grad_norm: float
+    """Global norm of the gradient, before clipping."""
+    best_evaluation: float
+    """Mean return of the kept policy over its evaluation episodes."""
+
+    @property
+    def steps_per_second(self) -> float:
+        """Environment steps trained on a second, over the whole run so far."""
+        return self.env_steps / self.seconds
+
+
+CSV_COLUMNS: dict[str, str] = {
+    "update": "charts/update",
+    "env_steps": "global_step",
+    "episodes": "charts/episodes",
+    "seconds": "charts/seconds",
+    "steps_per_second": "charts/SPS",
+    "mean_return": "charts/episodic_return",
+    "mean_return_100": "charts/episodic_return_100",
+    "loss": "losses/policy_loss",
+    "entropy": "losses/entropy",
+    "grad_norm": "losses/grad_norm",
+    "best_evaluation": "eval/episodic_return",
+}
+"""`Row`'s attributes and their columns in metrics.csv, named as CleanRL names them."""

@@ -1,0 +1,141 @@
+"""Run folders: what a training run leaves behind.
+
+| file               | holds                                                               |
+| ------------------ | ------------------------------------------------------------------- |
+| config.json        | the `TrainConfig`                                                   |
+| system.json        | framework, versions, cores, flags                                   |
+| metrics.csv        | one row an update, columns named as CleanRL's                       |
+| policy.safetensors | the kept policy, in the neutral schema; replaced when a better comes |
+| result.json        | how it ended; absent while the run goes on                          |
+"""
+
+import csv
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import TextIO
+
+from pgcore.config import TrainConfig
+from pgcore.errors import UsageError
+from pgcore.evaluation import Evaluation
+from pgcore.files import write_atomically
+from pgcore.metrics import CSV_COLUMNS, Row
+from pgcore.training import SolvedAt
+
+CONFIG, SYSTEM, METRICS, POLICY, RESULT = (
+    "config.json",
+    "system.json",
+    "metrics.csv",
+    "policy.safetensors",
+    "result.json",
+)
+REPORTED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "gymnasium", "numpy")
+REPORTED_FLAGS = ("XLA_FLAGS", "JAX_ENABLE_X64", "JAX_PLATFORMS", "OMP_NUM_THREADS")
+
+
+class RunFolder:
+    """One run's folder. Make a new one with `create`, read an old one with `open`."""
+
+    def __init__(self, path: Path, config: TrainConfig) -> None:
+        self.path = path
+        self.config = config
+        self._metrics: TextIO | None = None
+
+    @classmethod
+    def create(cls, path: Path | None, config: TrainConfig, framework: str) -> "RunFolder":
+        """Makes a new folder; `None` names it after the framework, the agent, seed and time.
+
+        Raises:
+            UsageError: The folder exists already, or it cannot be made.
+        """
+        if path is None:
+            now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+            path = Path("runs") / f"{framework}-{config.agent}-seed{config.seed}-{now}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError as error:
+            raise UsageError(
+                f"run folder {str(path)!r} exists; give --out a path that doesn't"
+            ) from error
+        except OSError as error:
+            raise UsageError(f"run folder {str(path)!r} cannot be made: {error}") from error
+        run = cls(path, config)
+        run._write_json(CONFIG, config.to_dict())
+        run._write_json(SYSTEM, _system(framework))
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Opens a folder that a run made.
+
+        Raises:
+            UsageError: It is no run folder, or its configuration cannot be read.
+        """
+        try:
+            values = json.loads((path / CONFIG).read_text())
+        except OSError as error:
+            raise UsageError(f"{str(path)!r} is no run folder: {error}") from error
+        except ValueError as error:
+            raise UsageError(f"{str(path / CONFIG)!r} is damaged: {error}") from error
+        if not isinstance(values, dict):
+            raise UsageError(f"{str(path / CONFIG)!r} is damaged: it holds no table")
+        return cls(path, TrainConfig.from_dict(values))
+
+    @property
+    def policy_path(self) -> Path:
+        """Where the kept policy is."""
+        return self.path / POLICY
+
+    def append(self, row: Row) -> None:
+        """Adds a row to metrics.csv."""
+        if self._metrics is None:
+            self._metrics = (self.path / METRICS).open("x", newline="", buffering=1)
+            csv.writer(self._metrics).writerow(CSV_COLUMNS.values())
+        csv.writer(self._metrics).writerow(getattr(row, name) for name in CSV_COLUMNS)
+
+    def finish(self, solved_at: SolvedAt | None, evaluation: Evaluation, ended: str) -> None:
+        """Writes result.json. `ended` is `"solved"`, `"budget spent"` or `"interrupted"`."""
+        low, high = evaluation.interval()
+        self._write_json(
+            RESULT,
+            {
+                "ended": ended,
+                "solved_at": solved_at._asdict() if solved_at else None,
+                "evaluation": {
+                    "episodes": len(evaluation.returns),
+                    "mean": evaluation.mean,
+                    "interval_95": [low, high],
+                },
+            },
+        )
+        self.close()
+
+    def close(self) -> None:
+        """Closes metrics.csv."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+    def _write_json(self, name: str, values: object) -> None:
+        write_atomically(self.path / name, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def _system(framework: str) -> dict[str, object]:
+    versions = {}
+    for package in REPORTED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "framework": framework,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+        "flags": {flag: os.environ.get(flag) for flag in REPORTED_FLAGS},
+    }

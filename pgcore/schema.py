@@ -1,0 +1,117 @@
+"""The neutral file schema: safetensors with the article's layer names and torch's layout.
+
+A policy file has, for each layer, `<layer>.weight [out, in]` and `<layer>.bias [out]`, and as
+metadata the schema's version, the agent and the environment. Each framework transposes at its own
+border, so that either reads what the other wrote.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save
+
+from pgcore.agents import AGENTS, find_agent, layer_shapes
+from pgcore.errors import UsageError, require
+from pgcore.files import write_atomically
+
+SCHEMA = "policy-gradient-parity/1"
+"""Name and version of the schema, stored in every file."""
+
+Tensors = dict[str, np.ndarray]
+"""Arrays by their neutral name."""
+
+
+class PolicyFile(NamedTuple):
+    """A policy as it is stored."""
+
+    agent: str
+    env: str
+    tensors: Tensors
+
+    @property
+    def layers(self) -> list[str]:
+        """Layer names, hidden ones first, in order."""
+        heads = find_agent(self.agent).heads
+        names = [name.removesuffix(".weight") for name in self.tensors if name.endswith(".weight")]
+        linear = sorted(set(names) - set(heads), key=lambda name: int(name.removeprefix("linear")))
+        return [*linear, *heads]
+
+    @property
+    def obs_dim(self) -> int:
+        """Width of the observation."""
+        return self.tensors["linear1.weight"].shape[1]
+
+    @property
+    def num_actions(self) -> int:
+        """Width of the output."""
+        return self.tensors[f"{self.layers[-1]}.weight"].shape[0]
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+        num_heads = len(find_agent(self.agent).heads) or 1
+        return tuple(self.tensors[f"{name}.weight"].shape[0] for name in self.layers[:-num_heads])
+
+
+def write_policy(path: Path, policy: PolicyFile) -> None:
+    """Writes a policy file, atomically."""
+    metadata = {"schema": SCHEMA, "agent": policy.agent, "env": policy.env}
+    tensors = {name: np.ascontiguousarray(array) for name, array in policy.tensors.items()}
+    write_atomically(path, save(tensors, metadata=metadata))
+
+
+def read_policy(path: Path) -> PolicyFile:
+    """Reads a policy file and checks that it holds just the layers that its agent has.
+
+    Raises:
+        UsageError: The file is missing, damaged, of another schema, or its tensors are not the
+            agent's: one is missing, left over, or of another shape.
+    """
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UsageError(f"policy file {str(path)!r} cannot be read: {error}") from error
+    require(metadata.get("schema") == SCHEMA, f"schema of {path}", metadata.get("schema"), SCHEMA)
+    agent = metadata.get("agent", "")
+    require(agent in AGENTS, f"agent of {path}", agent, " or ".join(AGENTS))
+    policy = PolicyFile(agent, metadata.get("env", ""), tensors)
+    _require_complete(policy, path)
+    return policy
+
+
+def require_tensors(tensors: Tensors, shapes: dict[str, tuple[int, ...]], where: str) -> None:
+    """Raises a `UsageError` unless `tensors` has just the names and shapes that `shapes` has.
+
+    A shape that would fit if it were transposed is an error like any other.
+    """
+    for name, shape in shapes.items():
+        require(name in tensors, where, sorted(tensors), f"one that has {name!r} {list(shape)} too")
+        found = tensors[name].shape
+        require(found == shape, f"{name} in {where}", list(found), f"the shape {list(shape)}")
+    leftover = sorted(set(tensors) - set(shapes))
+    require(not leftover, where, leftover, f"nothing beside {', '.join(shapes)}")
+
+
+def tensor_shapes(layers: dict[str, tuple[int, int]]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of linear layers, given as `{layer: (out, in)}`."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, (out, inputs) in layers.items():
+        shapes |= {f"{layer}.weight": (out, inputs), f"{layer}.bias": (out,)}
+    return shapes
+
+
+def _require_complete(policy: PolicyFile, path: Path) -> None:
+    try:
+        layers = layer_shapes(
+            policy.agent, policy.obs_dim, policy.num_actions, policy.hidden_sizes
+        )
+    except (KeyError, ValueError, IndexError) as error:
+        names = sorted(policy.tensors)
+        raise UsageError(
+            f"policy file {str(path)!r} has {names}, which is no {policy.agent} policy"
+        ) from error
+    require_tensors(policy.tensors, tensor_shapes(layers), f"policy file {str(path)!r}")

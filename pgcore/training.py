@@ -1,0 +1,184 @@
+"""The host side of training: counting, keeping the best policy, knowing when it is solved.
+
+What a step and an evaluation *do* belongs to `pgjax` and `pgtorch`; when to evaluate, what to
+keep and when to stop is said here once, so that both frameworks stop by the same rule.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pgcore.config import TrainConfig
+from pgcore.errors import RunError
+from pgcore.evaluation import Evaluation
+from pgcore.metrics import Row
+
+SOLVED_WINDOW = 100
+"""Training episodes that "solved" averages over."""
+
+
+class Kept(NamedTuple):
+    """The best policy so far, by evaluation."""
+
+    params: Any
+    evaluation: Evaluation
+    update: int
+    """The update whose episodes these parameters played (they are what it started from)."""
+
+
+class SolvedAt(NamedTuple):
+    """What it took to solve the environment."""
+
+    env_steps: int
+    episodes: int
+    updates: int
+    seconds: float
+    """Evaluations and compilation included."""
+
+
+class Update(NamedTuple):
+    """What a training callback is called with after each update."""
+
+    row: Row
+    kept: Kept
+    state: Any
+
+
+class Result(NamedTuple):
+    """What `train` returns."""
+
+    policy: Any
+    params: Any
+    """The kept policy's parameters."""
+    history: list[Row]
+    solved_at: SolvedAt | None
+    """None if the budget of environment steps ran out first."""
+    evaluation: Evaluation
+    """The evaluation by which the kept policy was chosen."""
+
+
+class StepResult(NamedTuple):
+    """What one training step hands to the host."""
+
+    state: Any
+    metrics: Any
+    """A `Metrics` of the framework, scalars that `float` takes."""
+    returns: np.ndarray
+    """Undiscounted returns of the step's episodes, `[B]`, in order of `b`."""
+
+
+class SolveRule:
+    """Keeps the best policy and says when the environment is solved.
+
+    Whenever a batch's mean return reaches the best so far, the parameters that played it are
+    evaluated on fresh episodes, and the best evaluation is kept. Solved: the last 100 training
+    episodes average at least the threshold, and so does the kept evaluation. (Policies keep
+    oscillating after they first cross the threshold, so neither alone is enough.)
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.recent: deque[float] = deque(maxlen=SOLVED_WINDOW)
+        self.best_batch_mean = -math.inf
+        self.kept: Kept | None = None
+
+    def wants_evaluation(self, returns: np.ndarray) -> bool:
+        """Counts a batch's returns; true if its mean reaches the best batch mean so far."""
+        self.recent.extend(float(value) for value in returns)
+        mean = float(np.mean(returns))
+        promising = mean >= self.best_batch_mean
+        self.best_batch_mean = max(self.best_batch_mean, mean)
+        return promising
+
+    def offer(self, candidate: Kept) -> None:
+        """Keeps `candidate` if it evaluates better than what is kept."""
+        if self.kept is None or candidate.evaluation.mean > self.kept.evaluation.mean:
+            self.kept = candidate
+
+    @property
+    def recent_mean(self) -> float:
+        """Mean return of the last 100 training episodes, or of all if fewer."""
+        return sum(self.recent) / len(self.recent)
+
+    @property
+    def solved(self) -> bool:
+        """Whether both averages have reached the threshold, over a full window."""
+        return (
+            len(self.recent) == SOLVED_WINDOW
+            and self.recent_mean >= self.threshold
+            and self.kept is not None
+            and self.kept.evaluation.mean >= self.threshold
+        )
+
+
+def run(
+    config: TrainConfig,
+    policy: Any,
+    state: Any,
+    *,
+    step: Callable[[Any], StepResult],
+    snapshot: Callable[[Any], Any],
+    evaluate: Callable[[Any, int], np.ndarray],
+    callback: Callable[[Update], None] | None,
+    started: float,
+) -> Result:
+    """Trains until solved or until the budget of environment steps is spent.
+
+    Args:
+        config: The budget and the threshold.
+        policy: Handed through to the result.
+        state: The framework's `TrainState` to start from.
+        step: One training step.
+        snapshot: `state -> params`, parameters that later steps leave alone.
+        evaluate: `(params, update) -> returns` of fresh episodes.
+        callback: Called after each update.
+        started: `time.perf_counter()` when the run began.
+
+    Raises:
+        RunError: The loss or the gradient is not finite.
+    """
+    rule, history = SolveRule(config.solved_threshold), []
+    env_steps = episodes = update = 0
+    while env_steps < config.max_env_steps and not rule.solved:
+        params = snapshot(state)
+        state, metrics, returns = step(state)
+        update, env_steps, episodes = (
+            update + 1,
+            env_steps + int(metrics.num_steps),
+            episodes + int(metrics.num_episodes),
+        )
+        if rule.wants_evaluation(returns):
+            rule.offer(Kept(params, Evaluation(evaluate(params, update)), update))
+        assert rule.kept is not None  # the first batch is the best so far
+        row = Row(
+            update=update,
+            env_steps=env_steps,
+            episodes=episodes,
+            seconds=time.perf_counter() - started,
+            mean_return=float(np.mean(returns)),
+            mean_return_100=rule.recent_mean,
+            loss=float(metrics.loss),
+            entropy=float(metrics.entropy),
+            grad_norm=float(metrics.grad_norm),
+            best_evaluation=rule.kept.evaluation.mean,
+        )
+        _require_finite(row)
+        history.append(row)
+        if callback is not None:
+            callback(Update(row, rule.kept, state))
+    assert rule.kept is not None  # max_env_steps is at least 1, so there was an update
+    solved_at = SolvedAt(env_steps, episodes, update, history[-1].seconds) if rule.solved else None
+    return Result(policy, rule.kept.params, history, solved_at, rule.kept.evaluation)
+
+
+def _require_finite(row: Row) -> None:
+    for field in ("loss", "grad_norm"):
+        if not math.isfinite(value := getattr(row, field)):
+            raise RunError(
+                f"{field} is {value} at update {row.update} (environment step {row.env_steps}); "
+                "a lower learning_rate or a max_grad_norm usually helps"
+            )

@@ -1,0 +1,67 @@
+"""What a configuration accepts, and what it says of what it doesn't."""
+
+import json
+import math
+
+import pytest
+
+from pgcore.config import PRESETS, TrainConfig
+from pgcore.errors import UsageError
+
+BAD_SETTINGS = [
+    ({"agent": "renforce"}, "agent is 'renforce'.*did you mean 'reinforce'"),
+    ({"scope": "bach"}, "scope is 'bach'.*did you mean 'batch'"),
+    ({"env": ""}, "env is ''"),
+    ({"seed": -1}, "seed is -1.*from 0 to"),
+    ({"seed": 2**32}, "seed is 4294967296"),
+    ({"seed": True}, "seed is True"),
+    ({"seed": 1.0}, "seed is 1.0"),
+    ({"episodes_per_update": 0}, "episodes_per_update is 0.*at least 1"),
+    ({"max_env_steps": 0}, "max_env_steps is 0"),
+    ({"eval_episodes": 0}, "eval_episodes is 0"),
+    ({"learning_rate": 0.0}, "learning_rate is 0.0.*above 0"),
+    ({"learning_rate": math.inf}, "learning_rate is inf"),
+    ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
+    ({"discount": math.nan}, "discount is nan.*from 0 to 1"),
+    ({"discount": 1.01}, "discount is 1.01"),
+    ({"discount": -0.01}, "discount is -0.01"),
+    ({"hidden_sizes": ()}, r"hidden_sizes is \(\)"),
+    ({"hidden_sizes": (24, 0)}, r"hidden_sizes is \(24, 0\)"),
+    ({"hidden_sizes": 24}, "hidden_sizes is 24"),
+    ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
+    ({"solved_threshold": math.nan}, "solved_threshold is nan"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD_SETTINGS)
+def test_a_bad_setting_is_refused_by_field_value_and_what_is_accepted(settings, message):
+    with pytest.raises(UsageError, match=message):
+        TrainConfig(**settings)
+
+
+@pytest.mark.parametrize("discount", [0, 0.0, 1, 1.0])
+def test_both_ends_of_the_discount_are_accepted(discount):
+    assert TrainConfig(discount=discount).discount == discount
+
+
+def test_a_configuration_survives_json():
+    config = TrainConfig(agent="reparam", hidden_sizes=(3,), max_grad_norm=0.5)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_an_unknown_key_is_refused_with_the_closest_match():
+    values = TrainConfig().to_dict() | {"discuont": 0.9}
+    with pytest.raises(UsageError, match="'discuont'.*did you mean 'discount'"):
+        TrainConfig.from_dict(values)
+
+
+def test_a_missing_key_is_refused_by_name():
+    values = TrainConfig().to_dict()
+    del values["discount"]
+    with pytest.raises(UsageError, match="discount"):
+        TrainConfig.from_dict(values)
+
+
+def test_the_articles_preset_is_one_episode_an_update_and_episode_statistics():
+    assert PRESETS["default"] == TrainConfig()
+    assert PRESETS["article"] == TrainConfig(episodes_per_update=1, scope="episode")
