@@ -1,0 +1,7 @@
+"""`python -m pgjax`."""
+
+import sys
+
+from pgjax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,16 @@
+"""The command `pgjax`: see `pgjax --help`."""
+
+from collections.abc import Sequence
+
+from pgcore.cli import Framework, run_cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    return run_cli("pgjax", _load, argv)
+
+
+def _load() -> Framework:
+    import pgjax
+
+    return Framework(pgjax.train, pgjax.save_policy, pgjax.load_policy, pgjax.make_act)

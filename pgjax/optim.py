@@ -1,0 +1,83 @@
+"""Optimizers as optax gradient transformations that step as PyTorch's do."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from pgcore.config import TrainConfig
+
+CLIP_NORM_EPS = 1e-6
+"""`torch.nn.utils.clip_grad_norm_` divides by the norm plus this."""
+
+
+def adam(
+    learning_rate: float | Array, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba 2015) as `torch.optim.Adam` computes it:
+
+        m ← b1·m + (1−b1)·g          v ← b2·v + (1−b2)·g²
+        update = −lr / (1−b1ᵗ) · m / (√v / √(1−b2ᵗ) + eps)
+
+    The state is `optax.ScaleByAdamState(count, mu, nu)`. In float32 `1 − b2ᵗ` cancels and is off
+    by 7e-6 at the first step; `−expm1(t · log b2)`, with the logarithm taken in Python's float64,
+    is exact to rounding.
+    """
+
+    def init(params: Any) -> optax.ScaleByAdamState:
+        return optax.ScaleByAdamState(
+            count=jnp.zeros((), jnp.int32),
+            mu=jax.tree.map(jnp.zeros_like, params),
+            nu=jax.tree.map(jnp.zeros_like, params),
+        )
+
+    def update(
+        grads: Any, state: optax.ScaleByAdamState, params: Any = None
+    ) -> tuple[Any, optax.ScaleByAdamState]:
+        count = optax.safe_increment(state.count)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, grads)
+
+        def step(m: Array, v: Array) -> Array:
+            step_size = learning_rate / _one_minus_power(b1, count, m.dtype)
+            root = jnp.sqrt(v) / jnp.sqrt(_one_minus_power(b2, count, v.dtype))
+            return -step_size * (m / (root + eps))
+
+        return jax.tree.map(step, mu, nu), optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """Scales gradients by `min(1, max_norm / (norm + 1e-6))`, as `clip_grad_norm_` does."""
+
+    def init(params: Any) -> optax.EmptyState:
+        return optax.EmptyState()
+
+    def update(grads: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, Any]:
+        factor = jnp.minimum(max_norm / (optax.tree.norm(grads) + CLIP_NORM_EPS), 1.0)
+        return jax.tree.map(lambda g: g * factor, grads), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def chain(*transforms: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Applies transformations in order; the optimizer comes last."""
+    return optax.chain(*transforms)
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The optimizer that a configuration asks for: Adam, clipped if `max_grad_norm` is set."""
+    if config.max_grad_norm is None:
+        return adam(config.learning_rate)
+    return chain(clip_by_global_norm(config.max_grad_norm), adam(config.learning_rate))
+
+
+def _one_minus_power(base: float, count: Int[Array, ""], dtype: Any) -> Float[Array, ""]:
+    """`1 − baseᵗ` without cancellation. (`base = 0` has no logarithm; it gives 1.)"""
+    if base == 0:
+        return jnp.ones((), dtype)
+    return -jnp.expm1(count.astype(dtype) * math.log(base))
