@@ -1,0 +1,16 @@
+"""The command `pgtorch`: see `pgtorch --help`."""
+
+from collections.abc import Sequence
+
+from pgcore.cli import Framework, run_cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    return run_cli("pgtorch", _load, argv)
+
+
+def _load() -> Framework:
+    import pgtorch
+
+    return Framework(pgtorch.train, pgtorch.save_policy, pgtorch.load_policy, pgtorch.make_act)

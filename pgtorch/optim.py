@@ -1,0 +1,74 @@
+"""Optimizers: torch's own, as functions that still wait for the parameters.
+
+An optimizer here is any callable from parameters to a `torch.optim.Optimizer`, so that
+`functools.partial(torch.optim.SGD, lr=0.1)` is one as it stands.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pgcore.config import TrainConfig
+from pgcore.errors import require
+
+
+def adam(
+    learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> Callable[..., torch.optim.Optimizer]:
+    """`torch.optim.Adam` (Kingma & Ba 2015), for the gradient g of update t.
+
+    m ← b1 · m + (1 − b1) · g, v ← b2 · v + (1 − b2) · g²,
+    p ← p − learning_rate · m / (1 − b1ᵗ) / (√(v / (1 − b2ᵗ)) + eps).
+    """
+    return partial(torch.optim.Adam, lr=learning_rate, betas=(b1, b2), eps=eps)
+
+
+def clip_by_global_norm(max_norm: float) -> Callable[[Iterable[Tensor]], Float[Tensor, ""]]:
+    """Clips by the norm over all parameters together: g ← g · min(1, max_norm / (‖g‖ + 1e-6)).
+
+    Returns a function of the parameters that changes their gradients in place and returns ‖g‖:
+    `torch.nn.utils.clip_grad_norm_`.
+    """
+    return partial(torch.nn.utils.clip_grad_norm_, max_norm=max_norm)
+
+
+def chain(*transforms: Any) -> Callable[..., torch.optim.Optimizer]:
+    """An optimizer that first applies gradient transforms: `chain(*clips, optimizer)`.
+
+    The transforms run in order, inside `optimizer.step()`, before the step itself.
+
+    Raises:
+        UsageError: When it is given the parameters, if the last transform makes no optimizer.
+    """
+    *clips, optimizer = transforms
+
+    def chained(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        stepper = optimizer(parameters)
+        require(
+            isinstance(stepper, torch.optim.Optimizer),
+            "the last transform of chain",
+            optimizer,
+            "one that makes a torch.optim.Optimizer, with the clips before it",
+        )
+
+        def apply_clips(stepper: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            clipped = [p for group in stepper.param_groups for p in group["params"]]
+            for clip in clips:
+                clip(clipped)
+
+        stepper.register_step_pre_hook(apply_clips)
+        return stepper
+
+    return chained
+
+
+def make_optimizer(config: TrainConfig) -> Callable[..., torch.optim.Optimizer]:
+    """Adam at the config's learning rate, clipped if the config names a `max_grad_norm`."""
+    optimizer = adam(config.learning_rate)
+    if config.max_grad_norm is None:
+        return optimizer
+    return chain(clip_by_global_norm(config.max_grad_norm), optimizer)

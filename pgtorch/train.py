@@ -1,0 +1,157 @@
+"""The REINFORCE update, and training until the environment is solved.
+
+∇J = E[ Σ_t A_t · ∇ log π(z_t | s_t) ]   (Williams 1992)
+"""
+
+import copy
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pgcore.config import TrainConfig
+from pgcore.training import Result, StepResult, Update, run
+from pgtorch.envs.base import Env
+from pgtorch.envs.registry import make_env
+from pgtorch.losses import reinforce_loss
+from pgtorch.optim import make_optimizer
+from pgtorch.policies import Policy, make_policy
+from pgtorch.returns import discounted_returns, episode_returns, normalize_returns
+from pgtorch.rollout import draw_noise, rollout
+from pgtorch.types import Metrics, TrainState, Trajectory
+
+
+def init(
+    key: torch.Generator, policy: Policy, optimizer: Callable[..., torch.optim.Optimizer]
+) -> TrainState:
+    """Fresh parameters, drawn from `key`, their optimizer, and update 0."""
+    params = policy.init(key)
+    return TrainState(params, optimizer(params.parameters()), torch.zeros((), dtype=torch.int32))
+
+
+def make_update_step(
+    policy: Policy, optimizer: Callable[..., torch.optim.Optimizer], config: TrainConfig
+) -> Callable[[TrainState, Trajectory], tuple[TrainState, Metrics]]:
+    """One gradient step on a batch of episodes, as a function of nothing else.
+
+    Args:
+        policy: What the episodes were played with.
+        optimizer: Unused, since a torch optimizer is part of the state it steps; its place is kept
+            so that both frameworks are called alike.
+        config: The `discount` and the `scope` of the normalisation.
+
+    Returns:
+        `update_step(state, trajectory) -> (state, metrics)`, which changes the state's parameters,
+        optimizer and update count in place, and returns that same state.
+    """
+    del optimizer
+
+    def update_step(state: TrainState, trajectory: Trajectory) -> tuple[TrainState, Metrics]:
+        mask = trajectory.mask
+        # Padding may hold NaN, and NaN · 0 is NaN, in a gradient too: out with it before anything
+        # else. No gradient runs through the samples: it would cancel the Gaussian score's.
+        obs = _zero_outside(mask, trajectory.obs)
+        sample = _zero_outside(mask, trajectory.sample).detach()
+        reward = _zero_outside(mask, trajectory.reward)
+
+        dist = policy.apply(state.params, obs)
+        log_probs = policy.log_prob(dist, sample)
+        returns = discounted_returns(reward, mask, config.discount)
+        advantages = normalize_returns(returns, mask, config.scope)
+        loss = reinforce_loss(log_probs, advantages, mask)
+
+        state.opt_state.zero_grad()
+        loss.backward()
+        grad_norm = _global_norm([p.grad for p in state.params.parameters() if p.grad is not None])
+        state.opt_state.step()
+        state.update.add_(1)
+
+        num_steps = mask.sum()
+        entropy = torch.where(mask, policy.entropy(dist), 0).sum() / num_steps
+        return state, Metrics(
+            loss=loss.detach(),
+            grad_norm=grad_norm,
+            entropy=entropy.detach(),
+            mean_return=episode_returns(reward, mask).mean(),
+            num_episodes=torch.tensor(mask.shape[1], dtype=torch.int32),
+            num_steps=num_steps.to(torch.int32),
+        )
+
+    return update_step
+
+
+def make_train_step(
+    policy: Policy, env: Env, optimizer: Callable[..., torch.optim.Optimizer], config: TrainConfig
+) -> Callable[[TrainState, torch.Generator], tuple[TrainState, Metrics]]:
+    """Noise, rollout, update: `train_step(state, key) -> (state, metrics)`."""
+    update_step = make_update_step(policy, optimizer, config)
+
+    def train_step(state: TrainState, key: torch.Generator) -> tuple[TrainState, Metrics]:
+        noise = draw_noise(policy, env, key, config.episodes_per_update)
+        trajectory = rollout(policy, state.params, env, noise)
+        return update_step(state, trajectory)
+
+    return train_step
+
+
+def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = None) -> Result:
+    """Trains an agent in Gymnasium's environment until it is solved or the budget is spent.
+
+    All randomness comes from one generator, seeded with `config.seed`; the evaluations have
+    another, seeded from it, so that evaluating more or less does not change what is learned. Two
+    runs of one config are the same, on one machine with one number of threads.
+
+    Args:
+        config: The run's settings.
+        callback: Called with a `pgcore.training.Update` after each update.
+
+    Raises:
+        UsageError: Gymnasium cannot make the environment, or its spaces are of another kind.
+        RunError: The loss or the gradient is no longer finite.
+    """
+    started = time.perf_counter()
+    key = torch.Generator().manual_seed(config.seed)
+    evaluation_seed = int(torch.randint(2**32, (), generator=key))
+    evaluation_key = torch.Generator().manual_seed(evaluation_seed)
+
+    env = make_env(config.env)
+    policy = make_policy(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
+    optimizer = make_optimizer(config)
+    update_step = make_update_step(policy, optimizer, config)
+
+    def step(state: TrainState) -> StepResult:
+        noise = draw_noise(policy, env, key, config.episodes_per_update)
+        trajectory = rollout(policy, state.params, env, noise)
+        state, metrics = update_step(state, trajectory)
+        return StepResult(state, metrics, _returns(trajectory))
+
+    def evaluate(params: torch.nn.Module, update: int) -> np.ndarray:
+        noise = draw_noise(policy, env, evaluation_key, config.eval_episodes)
+        return _returns(rollout(policy, params, env, noise))
+
+    return run(
+        config,
+        policy,
+        init(key, policy, optimizer),
+        step=step,
+        snapshot=lambda state: copy.deepcopy(state.params),
+        evaluate=evaluate,
+        callback=callback,
+        started=started,
+    )
+
+
+def _returns(trajectory: Trajectory) -> np.ndarray:
+    return episode_returns(trajectory.reward, trajectory.mask).numpy()
+
+
+def _zero_outside(mask: Tensor, values: Tensor) -> Tensor:
+    return torch.where(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values, 0)
+
+
+def _global_norm(gradients: list[Tensor]) -> Float[Tensor, ""]:
+    """‖g‖ = √(Σ g²) over all parameters together."""
+    return torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))
