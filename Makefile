@@ -1,0 +1,32 @@
+# Each target sets up its own virtual environment in .venv; scripts/bootstrap does it.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-deep lint format clean
+PY := .venv/bin/python
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 19
+
+demo: ## train both agents in both frameworks, evaluate them, print one table
+	@sh scripts/bootstrap
+	@$(PY) -m benchmarks.demo
+
+test: ## lint, types, every test and every example
+	@sh scripts/bootstrap
+	@sh scripts/test
+
+test-deep: ## the same with many more examples, new ones each time
+	@sh scripts/bootstrap
+	@HYPOTHESIS_PROFILE=nightly sh scripts/test
+
+lint: ## lint and types alone
+	@sh scripts/bootstrap
+	@sh scripts/lint
+
+format: ## format the code and fix what the linter can fix
+	@sh scripts/bootstrap
+	@$(PY) -m ruff check --fix-only --quiet .
+	@$(PY) -m ruff format .
+
+clean: ## remove .venv, caches and builds (runs stay)
+	rm -rf .venv build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
