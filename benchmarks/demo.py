@@ -1,0 +1,133 @@
+"""Trains both agents in both frameworks until CartPole-v1 is solved, and prints one table.
+
+Run by `make demo`. Each run is a process of its own, started as a user would start it; each kept
+policy is then evaluated on 100 fresh episodes in the real Gymnasium environment.
+
+`--save` keeps the figures in `benchmarks/results/demo.json`, from which the README has its table.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import tyro
+
+AGENTS = ("reinforce", "reparam")
+FRAMEWORKS = ("pgjax", "pgtorch")
+RESULT = Path(__file__).parent / "results" / "demo.json"
+HEADER = (
+    "agent",
+    "framework",
+    "environment steps",
+    "episodes",
+    "seconds to solve",
+    "evaluation return (95% interval)",
+)
+
+
+class DemoRow(NamedTuple):
+    """One run. Steps, episodes and seconds are None if it was not solved."""
+
+    agent: str
+    framework: str
+    env_steps: int | None
+    episodes: int | None
+    seconds: float | None
+    evaluation_mean: float
+    evaluation_low: float
+    evaluation_high: float
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train both agents in both frameworks on CartPole-v1 and print one table."""
+
+    seed: int = 0
+    """Seed of all four runs."""
+    save: bool = False
+    """Keep the figures as benchmarks/results/demo.json."""
+
+
+def main(options: Demo) -> int:
+    """Runs the demo; 1 if a run did not solve its environment."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for agent in AGENTS:
+            for framework in FRAMEWORKS:
+                print(f"\n{framework} train --agent {agent} --seed {options.seed}", flush=True)
+                rows.append(measure(framework, agent, options.seed, Path(folder)))
+    print(f"\n{table(rows)}\n")
+    print(
+        "Solved: the last 100 training episodes average at least 475, and so does an evaluation of\n"
+        "the kept policy. Seconds include compilation and these evaluations. The last column is\n"
+        "100 fresh episodes of the kept policy in Gymnasium's own environment."
+    )
+    if options.save:
+        RESULT.parent.mkdir(exist_ok=True)
+        figures = {
+            "command": f"make demo (python -m benchmarks.demo --seed {options.seed} --save)",
+            "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+            "rows": [row._asdict() for row in rows],
+        }
+        RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0 if all(row.seconds is not None for row in rows) else 1
+
+
+def measure(framework: str, agent: str, seed: int, folder: Path) -> DemoRow:
+    """Trains and evaluates one agent in one framework."""
+    run = folder / f"{framework}-{agent}"
+    command = [sys.executable, "-m", framework]
+    train = ["train", "--agent", agent, "--seed", str(seed), "--out", str(run)]
+    subprocess.run([*command, *train], check=True)
+    evaluate = subprocess.run(
+        [*command, "eval", str(run), "--json"], check=True, stdout=subprocess.PIPE, text=True
+    )
+    solved_at = json.loads((run / "result.json").read_text())["solved_at"] or {}
+    evaluation = json.loads(evaluate.stdout)
+    return DemoRow(
+        agent,
+        framework,
+        solved_at.get("env_steps"),
+        solved_at.get("episodes"),
+        solved_at.get("seconds"),
+        evaluation["mean"],
+        *evaluation["interval_95"],
+    )
+
+
+def table(rows: list[DemoRow]) -> str:
+    """The rows as a table that reads well in a terminal and in Markdown."""
+    cells = [HEADER, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in cells
+    ]
+    rule = "| " + " | ".join("-" * width for width in widths) + " |"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def read_rows() -> list[DemoRow]:
+    """The rows of the committed result."""
+    return [DemoRow(**row) for row in json.loads(RESULT.read_text())["rows"]]
+
+
+def _cells(row: DemoRow) -> tuple[str, ...]:
+    return (
+        row.agent,
+        row.framework,
+        "not solved" if row.env_steps is None else f"{row.env_steps:,}",
+        "" if row.episodes is None else f"{row.episodes:,}",
+        "" if row.seconds is None else f"{row.seconds:.1f}",
+        f"{row.evaluation_mean:.1f} ({row.evaluation_low:.1f} to {row.evaluation_high:.1f})",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Demo)))

@@ -1,0 +1,204 @@
+"""The two commands as a person uses them: fresh processes, exit codes, what is printed and left."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pgcore.cli import parse_int, run_cli
+from pgcore.progress import progress
+from tests.test_files import ROW
+
+FRAMEWORKS = ["pgjax", "pgtorch"]
+
+
+def command(framework, *args):
+    return [sys.executable, "-W", "error", "-m", framework, *map(str, args)]
+
+
+def call(framework, *args):
+    return subprocess.run(command(framework, *args), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One short run of each framework, each with another agent: `{framework: (folder, process)}`."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = ["--max-env-steps", "300", "--eval-episodes", "3", "--seed", "5"]
+    made = {}
+    for framework, agent in zip(FRAMEWORKS, ["reparam", "reinforce"], strict=True):
+        out = folder / framework
+        made[framework] = (
+            out,
+            call(framework, "train", "--agent", agent, "--out", out, *settings),
+        )
+    return made
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_train_leaves_a_run_folder_and_says_how_it_ended(runs, framework):
+    folder, process = runs[framework]
+    assert process.returncode == 0, process.stderr
+    assert "not solved within 300 environment steps" in process.stdout
+    assert "episodes" in process.stderr  # plain progress lines: this is no terminal
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "system.json",
+        "metrics.csv",
+        "policy.safetensors",
+        "result.json",
+    }
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert [int(row["charts/update"]) for row in rows] == list(range(1, len(rows) + 1))
+    assert int(rows[-2]["global_step"]) < 300 <= int(rows[-1]["global_step"])
+    assert json.loads((folder / "result.json").read_text())["ended"] == "budget spent"
+
+
+@pytest.mark.parametrize("run", FRAMEWORKS)
+def test_either_framework_evaluates_eithers_run_with_the_same_returns(runs, run):
+    outputs = [
+        call(framework, "eval", runs[run][0], "--episodes", 20, "--json")
+        for framework in FRAMEWORKS
+    ]
+    in_jax, in_torch = (json.loads(output.stdout) for output in outputs)
+    assert in_jax == in_torch
+    assert len(in_jax["returns"]) == 20
+    low, high = in_jax["interval_95"]
+    assert low <= in_jax["mean"] <= high
+
+
+def test_greedy_evaluation_is_not_the_sampled_one(runs):
+    folder = runs["pgjax"][0]
+    sampled, greedy = (
+        json.loads(call("pgjax", "eval", folder, "--episodes", 5, "--json", *more).stdout)
+        for more in ([], ["--greedy"])
+    )
+    assert sampled["returns"] != greedy["returns"]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_ctrl_c_keeps_the_best_policy_and_exits_130(tmp_path, framework):
+    folder = tmp_path / "run"
+    settings = ["--out", folder, "--solved-threshold", "1e6", "--max-env-steps", "1e9"]
+    process = subprocess.Popen(
+        command(framework, "train", *settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: num_rows(folder) >= 2, process)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, stderr
+    assert "the best policy so far is kept" in stdout
+    assert json.loads((folder / "result.json").read_text())["ended"] == "interrupted"
+    evaluated = call("pgjax", "eval", folder, "--episodes", 2)
+    assert evaluated.returncode == 0, evaluated.stderr
+
+
+def num_rows(folder):
+    metrics = folder / "metrics.csv"
+    return len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0
+
+
+def wait_until(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.1)
+
+
+BAD_CALLS = [
+    (["trian"], "'trian'.*did you mean 'train'"),
+    (["train", "--agent", "renforce"], "did you mean 'reinforce'"),
+    (["train", "--preset", "articel"], "did you mean 'article'"),
+    (["train", "--lerning-rate", "1"], "--learning-rate"),
+    (["train", "--discount", "1.5"], "discount is 1.5"),
+    (["train", "--seed", "-1"], "seed is -1"),
+    (["train", "--seed", "1.5"], "1.5 is no integer"),
+    (["train", "--hidden-sizes"], "hidden_sizes is"),
+    (["train", "--env", "CartPol-v1"], "CartPol-v1.*Did you mean: `CartPole`"),
+    (["train", "--env", "Pendulum-v1"], "'Pendulum-v1' takes actions in Box"),
+    (["train", "--env", "Blackjack-v1"], "'Blackjack-v1' observes Tuple"),
+    (["eval", "nowhere"], "'nowhere' is no run folder"),
+    (["eval", "nowhere", "--episodes", "0"], "episodes is 0"),
+    ([], "Expected one of"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD_CALLS, ids=lambda value: str(value)[:40])
+def test_a_bad_call_exits_2_with_one_clear_message_and_makes_nothing(
+    tmp_path, monkeypatch, capfd, args, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    try:
+        code = run_cli("pgjax", load_pgjax, args)
+    except SystemExit as exit:  # tyro's own errors
+        code = exit.code
+    _, stderr = capfd.readouterr()
+    assert code == 2
+    assert "Traceback" not in stderr
+    assert_matches(message, stderr)
+    assert os.listdir(tmp_path) == []
+
+
+def load_pgjax():
+    from pgjax.cli import _load
+
+    return _load()
+
+
+def assert_matches(pattern, text):
+    import re
+
+    flat = re.sub(r"[│\s]+", " ", text)
+    assert re.search(pattern, flat), text
+
+
+def test_a_run_folder_that_exists_is_refused(tmp_path, capfd):
+    assert run_cli("pgjax", load_pgjax, ["train", "--out", str(tmp_path)]) == 2
+    assert "exists; give --out" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("100000", 100_000), ("1e5", 100_000), ("1_000", 1000), ("-3", -3)]
+)
+def test_an_integer_may_be_written_as_1e5(text, value):
+    assert parse_int(text) == value
+
+
+@pytest.mark.parametrize("text", ["1.5", "1e-1", "inf", "nan", "five", ""])
+def test_what_is_no_integer_is_refused(text):
+    with pytest.raises(ValueError, match="integer|float"):
+        parse_int(text)
+
+
+def test_a_run_in_a_terminal_shows_a_live_line():
+    import io
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    with progress(1000, stream) as shown:
+        shown.update(ROW)
+    assert "2 episodes  20 steps  40 steps/s" in stream.getvalue()
+
+
+def test_progress_elsewhere_prints_the_first_and_the_last_row(capsys):
+    with progress(1000) as shown:
+        for update in range(3):
+            shown.update(ROW._replace(update=update, episodes=update))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in lines] == ["0", "2"]
