@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Categorical(NamedTuple):
@@ -53,8 +53,8 @@ class Normal(NamedTuple):
         The quotient comes before the square: scale² would underflow first.
         """
         z = (value - self.loc) / self.scale
-        return -0.5 * z * z - jnp.log(self.scale) - HALF_LOG_2PI
+        return -0.5 * z * z - jnp.log(self.scale) - _HALF_LOG_2PI
 
     def entropy(self) -> Float[Array, "*batch A"]:
         """`½ + ½ log 2π + log scale`, in nats, per dimension."""
-        return 0.5 + HALF_LOG_2PI + jnp.log(self.scale)
+        return 0.5 + _HALF_LOG_2PI + jnp.log(self.scale)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from pgcore.config import TrainConfig
 
-CLIP_NORM_EPS = 1e-6
+_CLIP_NORM_EPS = 1e-6
 """`torch.nn.utils.clip_grad_norm_` divides by the norm plus this."""
 
 
@@ -58,7 +58,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
         return optax.EmptyState()
 
     def update(grads: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, Any]:
-        factor = jnp.minimum(max_norm / (optax.tree.norm(grads) + CLIP_NORM_EPS), 1.0)
+        factor = jnp.minimum(max_norm / (optax.tree.norm(grads) + _CLIP_NORM_EPS), 1.0)
         return jax.tree.map(lambda g: g * factor, grads), state
 
     return optax.GradientTransformation(init, update)

@@ -10,7 +10,7 @@ from pgjax.envs.base import Env
 from pgjax.policies import Policy
 from pgjax.types import Noise, Trajectory
 
-CHUNK_STEPS = 20
+_CHUNK_STEPS = 20
 """Steps between two looks at whether all episodes have ended."""
 
 
@@ -74,12 +74,12 @@ def rollout(
 def _scan_until_ended(step: Any, carry: _Carry, xs: Float[Array, "T B A"]) -> tuple[_Carry, Any]:
     """`lax.scan(step, carry, xs)` in chunks that stop once no episode runs; the rest is zeros."""
     num_steps = xs.shape[0]
-    num_chunks = -(-num_steps // CHUNK_STEPS)
+    num_chunks = -(-num_steps // _CHUNK_STEPS)
     if num_chunks == 1:
         return jax.lax.scan(step, carry, xs)
     # A last chunk that is too short is filled up; what it records is cut off again below.
-    padding = [(0, num_chunks * CHUNK_STEPS - num_steps)] + [(0, 0)] * (xs.ndim - 1)
-    chunks = jnp.pad(xs, padding).reshape(num_chunks, CHUNK_STEPS, *xs.shape[1:])
+    padding = [(0, num_chunks * _CHUNK_STEPS - num_steps)] + [(0, 0)] * (xs.ndim - 1)
+    chunks = jnp.pad(xs, padding).reshape(num_chunks, _CHUNK_STEPS, *xs.shape[1:])
     record = jax.eval_shape(step, carry, xs[0])[1]
     records = jax.tree.map(lambda r: jnp.zeros((*chunks.shape[:2], *r.shape), r.dtype), record)
 

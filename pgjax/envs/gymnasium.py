@@ -13,7 +13,7 @@ from pgcore.gym import CARTPOLE, CARTPOLE_RESET_BOUND, GymEpisodes, gym_spec
 from pgjax.envs.base import Env
 
 
-class GymnasiumState(NamedTuple):
+class _GymnasiumState(NamedTuple):
     """The environment itself stays on the host; its state here is the step count."""
 
     time: Int[Array, " B"]
@@ -37,15 +37,15 @@ def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> E
             hosts[num_episodes] = _Host(GymEpisodes(env_id, num_episodes, max_steps))
         return hosts[num_episodes]
 
-    def reset(noise: Num[Array, "B ..."]) -> tuple[GymnasiumState, Array]:
+    def reset(noise: Num[Array, "B ..."]) -> tuple[_GymnasiumState, Array]:
         num_episodes = noise.shape[0]
         shape = jax.ShapeDtypeStruct((num_episodes, spec.obs_dim), jnp.float32)
         obs = io_callback(host(num_episodes).reset, shape, noise, ordered=True)
-        return GymnasiumState(jnp.zeros(num_episodes, jnp.int32)), obs
+        return _GymnasiumState(jnp.zeros(num_episodes, jnp.int32)), obs
 
     def step(
-        state: GymnasiumState, action: Int[Array, " B"]
-    ) -> tuple[GymnasiumState, Array, Array, Array, Array]:
+        state: _GymnasiumState, action: Int[Array, " B"]
+    ) -> tuple[_GymnasiumState, Array, Array, Array, Array]:
         num_episodes = action.shape[0]
         # Read here: inside the callback, on another thread, x64 may be off.
         dtype = jnp.result_type(float)
@@ -58,7 +58,7 @@ def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> E
         )
         play = functools.partial(host(num_episodes).step, dtype)
         results = io_callback(play, shapes, state.time, action, ordered=True)
-        return GymnasiumState(state.time + 1), *results
+        return _GymnasiumState(state.time + 1), *results
 
     def draw_reset(key: Array, num_episodes: int) -> Num[Array, "B ..."]:
         if env_id == CARTPOLE:
@@ -76,11 +76,11 @@ class _Host:
         self._episodes = episodes
         self._time = 0
 
-    def reset(self, noise: np.ndarray) -> np.ndarray:
+    def reset(self, noise: Array) -> np.ndarray:
         self._time = 0
         return self._episodes.reset(np.asarray(noise))
 
-    def step(self, dtype: np.dtype, time: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, ...]:
+    def step(self, dtype: np.dtype, time: Array, action: Array) -> tuple[np.ndarray, ...]:
         # Episodes that have ended keep their last count, so the running ones hold the largest.
         if (newest := int(np.max(time))) > self._time:
             raise RuntimeError(f"state of step {newest} is ahead of the episodes ({self._time})")
