@@ -64,9 +64,9 @@ def main(options: Demo) -> int:
                 rows.append(measure(framework, agent, options.seed, Path(folder)))
     print(f"\n{table(rows)}\n")
     print(
-        "Solved: the last 100 training episodes average at least 475, and so does an evaluation of\n"
-        "the kept policy. Seconds include compilation and these evaluations. The last column is\n"
-        "100 fresh episodes of the kept policy in Gymnasium's own environment."
+        "Solved: the last 100 training episodes average at least 475, and so does an evaluation\n"
+        "of the kept policy. Seconds include compilation and these evaluations. The last column\n"
+        "is 100 fresh episodes of the kept policy in Gymnasium's own environment."
     )
     if options.save:
         RESULT.parent.mkdir(exist_ok=True)
@@ -83,7 +83,7 @@ def measure(framework: str, agent: str, seed: int, folder: Path) -> DemoRow:
     """Trains and evaluates one agent in one framework."""
     run = folder / f"{framework}-{agent}"
     command = [sys.executable, "-m", framework]
-    train = ["train", "--agent", agent, "--seed", str(seed), "--out", str(run)]
+    train = ["train", "--agent", agent, "--seed", str(seed), "--run-dir", str(run)]
     subprocess.run([*command, *train], check=True)
     evaluate = subprocess.run(
         [*command, "eval", str(run), "--json"], check=True, stdout=subprocess.PIPE, text=True
@@ -96,7 +96,7 @@ def measure(framework: str, agent: str, seed: int, folder: Path) -> DemoRow:
         solved_at.get("env_steps"),
         solved_at.get("episodes"),
         solved_at.get("seconds"),
-        evaluation["mean"],
+        evaluation["mean_return"],
         *evaluation["interval_95"],
     )
 
@@ -105,11 +105,8 @@ def table(rows: list[DemoRow]) -> str:
     """The rows as a table that reads well in a terminal and in Markdown."""
     cells = [HEADER, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in cells
-    ]
-    rule = "| " + " | ".join("-" * width for width in widths) + " |"
+    lines = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in cells]
+    rule = f"| {' | '.join('-' * width for width in widths)} |"
     return "\n".join([lines[0], rule, *lines[1:]])
 
 

@@ -1,5 +1,6 @@
 """The framework-free base that `pgjax` and `pgtorch` share: configuration, the host loop's
-bookkeeping, run folders and their file schema, Gymnasium, evaluation, the command line."""
+bookkeeping, run folders and their file schema, Gymnasium, evaluation, the command line.
+"""
 
 import lazy_loader
 

@@ -8,8 +8,8 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .gym import GymEpisodes as GymEpisodes
 from .metrics import Row as Row
+from .metrics import SolvedAt as SolvedAt
 from .runs import RunFolder as RunFolder
 from .training import Kept as Kept
 from .training import Result as Result
-from .training import SolvedAt as SolvedAt
 from .training import Update as Update

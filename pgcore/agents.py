@@ -48,8 +48,6 @@ def layer_shapes(
 ) -> dict[str, tuple[int, int]]:
     """Layer names with `(out, in)`, in order: `linear1`, `linear2`, …, then the output layers."""
     widths = (obs_dim, *hidden_sizes)
-    layers = {
-        f"linear{i}": (width, widths[i - 1]) for i, width in enumerate(hidden_sizes, start=1)
-    }
+    layers = {f"linear{i}": (width, widths[i - 1]) for i, width in enumerate(hidden_sizes, start=1)}
     heads = find_agent(agent).heads or (f"linear{len(hidden_sizes) + 1}",)
-    return layers | {head: (num_actions, widths[-1]) for head in heads}
+    return layers | dict.fromkeys(heads, (num_actions, widths[-1]))

@@ -1,14 +1,16 @@
 """The command line that `pgjax` and `pgtorch` share, built from `TrainConfig` with tyro.
 
-Exit codes: 0 done, 1 the run failed, 2 something given is not usable, 130 interrupted.
+Exit codes: 0 done, 1 the run failed, 2 something given is not usable, 130 and 143 stopped by
+Ctrl-C and by SIGTERM.
 """
 
 import argparse
 import json
 import math
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
 
@@ -16,8 +18,9 @@ import tyro
 
 from pgcore.config import PRESETS, TrainConfig
 from pgcore.errors import RunError, UsageError, require, unknown_choice
+from pgcore.metrics import SolvedAt
 from pgcore.progress import progress
-from pgcore.runs import RunFolder
+from pgcore.runs import RESULT, RunFolder, default_run_dir, require_absent
 from pgcore.training import Kept, Result, Update
 
 
@@ -25,7 +28,6 @@ class Framework(NamedTuple):
     """What the command line needs of `pgjax` or `pgtorch`."""
 
     train: Callable[..., Result]
-    save_policy: Callable
     load_policy: Callable
     make_act: Callable
 
@@ -49,15 +51,15 @@ class Train:
     preset: str = "default"
     """Where the settings start from: default, or article (one episode an update, per-episode
     statistics). Options given beside it win."""
-    out: Path | None = None
-    """The run folder to make. By default one under runs/, named after agent, seed and time."""
+    json: bool = False
+    """Print one JSON object instead of sentences."""
 
 
 @dataclass(frozen=True)
 class Eval:
     """Evaluate a run's kept policy in the real Gymnasium environment."""
 
-    run: tyro.conf.Positional[Path]
+    run_dir: tyro.conf.Positional[Path]
     """The run folder. Either framework's will do."""
     episodes: int = 100
     """Fresh episodes to play."""
@@ -66,10 +68,12 @@ class Eval:
     greedy: bool = False
     """Always take the most likely action."""
     json: bool = False
-    """Print JSON instead of a sentence."""
+    """Print one JSON object instead of a sentence."""
 
 
 COMMANDS = ("train", "eval")
+EXTRAS = {"torch": "torch"}
+"""Packages that the base install lacks, and the extra that brings each."""
 
 
 def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None = None) -> int:
@@ -85,15 +89,29 @@ def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None
         if isinstance(command, Train):
             return _train(name, load, command)
         return _eval(load, command)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = EXTRAS[error.name]
+        print(
+            f"{name}: error: {error.name} is not installed; "
+            f"pip install 'policy-gradient-parity[{extra}]'",
+            file=sys.stderr,
+        )
+        return 2
     except UsageError as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return 2
     except RunError as error:
         print(f"{name}: the run stopped: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"{name}: {str(stop) or 'interrupted'}", file=sys.stderr)
+        return 143 if isinstance(stop, _Terminated) else 130
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: what a run does on Ctrl-C is right here too."""
 
 
 def _parse(name: str, argv: list[str]) -> Train | Eval:
@@ -105,7 +123,7 @@ def _parse(name: str, argv: list[str]) -> Train | Eval:
     train_type = Annotated[Train, tyro.conf.subcommand("train", default=defaults)]
     eval_type = Annotated[Eval, tyro.conf.subcommand("eval")]
     return tyro.cli(
-        train_type | eval_type,  # pyright: ignore[reportArgumentType]
+        train_type | eval_type,
         prog=name,
         description=f"Train and evaluate the article's policy-gradient agents ({name}).",
         args=argv,
@@ -180,76 +198,79 @@ def parse_int(text: str) -> int:
 
 
 def _train(name: str, load: Callable[[], Framework], command: Train) -> int:
-    from pgcore.gym import gym_spec
-
     config = command.config.checked()
-    gym_spec(config.env)  # an environment that can't be made leaves no run folder behind
+    config = replace(config, run_dir=config.run_dir or default_run_dir(config, name))
+    run_dir = Path(config.run_dir or "")
+    require_absent(run_dir)  # before a framework is waited for
     framework = load()
-    run = RunFolder.create(command.out, config, name)
+    signal.signal(signal.SIGTERM, _terminate)
     kept: Kept | None = None
-    interrupted = False
 
     def record(update: Update) -> None:
         nonlocal kept
-        if update.kept is not kept:
-            kept = update.kept
-            framework.save_policy(run.policy_path, config, kept.params)
-        run.append(update.row)
+        kept = update.kept
         shown.update(update.row)
 
-    solved_at = None
+    solved_at = stop = None
     try:
-        with progress(config.max_env_steps) as shown:
+        with progress(config.total_timesteps) as shown:
             solved_at = framework.train(config, callback=record).solved_at
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        run.close()
+    except KeyboardInterrupt as error:
+        stop = error
     if kept is None:
-        print(f"{name}: interrupted before the first update; {run.path} has no policy")
-        return 130
-    ended = "interrupted" if interrupted else "solved" if solved_at else "budget spent"
-    run.finish(solved_at, kept.evaluation, ended)
-    if solved_at:
-        print(
-            f"solved {config.env} with {config.agent} after {solved_at.env_steps:,} environment "
-            f"steps, {solved_at.episodes:,} episodes, {solved_at.seconds:.1f} s"
-        )
-    elif interrupted:
-        print("interrupted; the best policy so far is kept")
+        raise stop or KeyboardInterrupt("interrupted before the first update; no policy is kept")
+    if command.json:
+        print(json.dumps(json.loads((run_dir / RESULT).read_text()) | {"run_dir": str(run_dir)}))
     else:
-        print(f"not solved within {config.max_env_steps:,} environment steps (--max-env-steps)")
-    print(
-        f"kept policy: mean return {kept.evaluation.mean:.1f} over "
-        f"{len(kept.evaluation.returns)} episodes, from update {kept.update}"
+        print(_describe_end(config, solved_at, stop))
+        print(
+            f"kept policy: mean return {kept.evaluation.mean:.1f} over "
+            f"{len(kept.evaluation.returns)} episodes, from update {kept.update}"
+        )
+        print(f"run folder: {run_dir}")
+    if stop is None:
+        return 0
+    return 143 if isinstance(stop, _Terminated) else 130
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated("terminated")
+
+
+def _describe_end(
+    config: TrainConfig, solved_at: SolvedAt | None, stop: KeyboardInterrupt | None
+) -> str:
+    if stop is not None:
+        return f"{str(stop) or 'interrupted'}; the best policy so far is kept"
+    if solved_at is None:
+        return f"not solved within {config.total_timesteps:,} environment steps (--total-timesteps)"
+    return (
+        f"solved {config.env_id} with {config.agent} after {solved_at.env_steps:,} environment "
+        f"steps, {solved_at.episodes:,} episodes, {solved_at.seconds:.1f} s"
     )
-    print(f"run folder: {run.path}")
-    return 130 if interrupted else 0
 
 
 def _eval(load: Callable[[], Framework], command: Eval) -> int:
     from pgcore.evaluation import evaluate
 
     require(command.episodes >= 1, "episodes", command.episodes, "an integer of at least 1")
-    run = RunFolder.open(command.run)
+    run = RunFolder.open(command.run_dir)
     framework = load()
-    act = framework.make_act(*framework.load_policy(run.policy_path))
     evaluation = evaluate(
-        act,
+        framework.make_act(*framework.load_policy(run.policy_path)),
         run.config.agent,
-        run.config.env,
+        run.config.env_id,
         episodes=command.episodes,
         seed=command.seed,
         greedy=command.greedy,
     )
-    low, high = evaluation.interval()
     if command.json:
-        figures = {"mean": evaluation.mean, "interval_95": [low, high]}
-        settings = {"episodes": command.episodes, "seed": command.seed, "greedy": command.greedy}
-        print(json.dumps(figures | settings | {"returns": evaluation.returns.tolist()}))
+        settings = {"seed": command.seed, "greedy": command.greedy}
+        print(json.dumps(evaluation.summary() | settings))
     else:
+        low, high = evaluation.interval()
         print(
-            f"{run.config.agent} on {run.config.env}: mean return {evaluation.mean:.1f} over "
+            f"{run.config.agent} on {run.config.env_id}: mean return {evaluation.mean:.1f} over "
             f"{command.episodes} episodes (95% interval of the mean {low:.1f} to {high:.1f})"
         )
     return 0

@@ -12,7 +12,7 @@ pgcore.errors.UsageError: discount is 1.5, accepted is a number from 0 to 1
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pgcore.agents import AgentName, find_agent
 from pgcore.errors import UsageError, require, unknown_choice
@@ -27,36 +27,39 @@ class TrainConfig:
 
     agent: AgentName = "reinforce"
     """reinforce: a categorical policy. reparam: the Gaussian reparameterization-trick variant."""
-    env: str = "CartPole-v1"
-    """A Gymnasium environment id with a flat Box observation and a Discrete action space."""
+    env_id: str = "CartPole-v1"
+    """A Gymnasium environment with a flat Box observation and a Discrete action space."""
     seed: int = 0
     """Seed of the initial weights and of all noise, from 0 to 2^32 - 1."""
-    episodes_per_update: int = 8
-    """Whole episodes that one update learns from, all started together."""
-    scope: Scope = "batch"
-    """What the returns are normalised over: each episode (the article), the batch, or nothing."""
-    learning_rate: float = 1e-2
-    """Adam's step size."""
     discount: float = 0.99
     """The γ of the discounted returns, from 0 to 1."""
+    learning_rate: float = 1e-2
+    """Adam's step size."""
     hidden_sizes: tuple[int, ...] = (24, 12)
     """Widths of the hidden layers, from the observation up."""
+    episodes_per_update: int = 8
+    """Whole episodes that one update learns from, all started together."""
+    normalize: Scope = "batch"
+    """What the returns are normalised over: each episode (the article), the batch, or nothing."""
     max_grad_norm: float | None = None
     """Clip the gradient to this global norm before Adam; None leaves it as it is."""
-    max_env_steps: int = 500_000
+    total_timesteps: int = 500_000
     """Stop after the update that reaches this many environment steps, solved or not."""
-    solved_threshold: float = 475.0
+    solve_threshold: float = 475.0
     """Solved when the last 100 training episodes and the kept policy's evaluation average this."""
     eval_episodes: int = 100
     """Fresh episodes on which a promising policy is evaluated."""
+    run_dir: str | None = None
+    """The run folder to make. None makes none (in Python) or one under runs/ (on the command
+    line), named after framework, agent, seed and time."""
 
     def __post_init__(self) -> None:
         find_agent(self.agent)
-        if self.scope not in SCOPES:
-            raise unknown_choice("scope", self.scope, SCOPES)
-        require(bool(self.env), "env", self.env, "the id of a Gymnasium environment")
+        if self.normalize not in SCOPES:
+            raise unknown_choice("normalize", self.normalize, SCOPES)
+        require(bool(self.env_id), "env_id", self.env_id, "the id of a Gymnasium environment")
         require(_is_int(self.seed, 0, 2**32), "seed", self.seed, "an integer from 0 to 2^32 - 1")
-        for field in ("episodes_per_update", "max_env_steps", "eval_episodes"):
+        for field in ("episodes_per_update", "total_timesteps", "eval_episodes"):
             value = getattr(self, field)
             require(_is_int(value, 1), field, value, "an integer of at least 1")
         require(
@@ -79,9 +82,15 @@ class TrainConfig:
             "None or a finite number above 0",
         )
         require(
-            _is_real(self.solved_threshold),
-            "solved_threshold",
-            self.solved_threshold,
+            self.run_dir is None or bool(self.run_dir),
+            "run_dir",
+            self.run_dir,
+            "None or the path of a folder to make",
+        )
+        require(
+            _is_real(self.solve_threshold),
+            "solve_threshold",
+            self.solve_threshold,
             "a finite number",
         )
 
@@ -90,7 +99,7 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, object]) -> "TrainConfig":
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
         """The configuration that `to_dict` wrote. Unknown and missing keys are `UsageError`s."""
         names = [field.name for field in dataclasses.fields(cls)]
         for key in values:
@@ -98,7 +107,7 @@ class TrainConfig:
                 raise unknown_choice("configuration key", key, names)
         missing = [name for name in names if name not in values]
         require(not missing, "configuration", values, f"one that has {', '.join(missing)} too")
-        return cls(**values)  # pyright: ignore[reportArgumentType]  (checked by __post_init__)
+        return cls(**values)
 
 
 def _is_int(value: object, low: int, high: float = math.inf) -> bool:
@@ -106,8 +115,7 @@ def _is_int(value: object, low: int, high: float = math.inf) -> bool:
 
 
 def _is_real(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _sizes(value: object) -> tuple[int, ...]:
@@ -122,6 +130,6 @@ def _sizes(value: object) -> tuple[int, ...]:
 
 PRESETS: dict[str, TrainConfig] = {
     "default": TrainConfig(),
-    "article": TrainConfig(episodes_per_update=1, scope="episode"),
+    "article": TrainConfig(episodes_per_update=1, normalize="episode"),
 }
 """Named starting points of the command line; options given beside `--preset` win over it."""

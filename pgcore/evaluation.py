@@ -26,6 +26,15 @@ class Evaluation(NamedTuple):
         """The mean return."""
         return float(np.mean(self.returns))
 
+    def summary(self) -> dict[str, object]:
+        """The figures as plain values, for JSON."""
+        return {
+            "episodes": len(self.returns),
+            "mean_return": self.mean,
+            "std_return": float(np.std(self.returns)),
+            "interval_95": list(self.interval()),
+        }
+
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """A percentile-bootstrap confidence interval of the mean (seeded, so repeatable).
 

@@ -1,4 +1,4 @@
-"""The record of a training run: one row an update."""
+"""The record of a training run: one row an update, and when it was solved."""
 
 from typing import NamedTuple
 
@@ -30,6 +30,16 @@ class Row(NamedTuple):
     def steps_per_second(self) -> float:
         """Environment steps trained on a second, over the whole run so far."""
         return self.env_steps / self.seconds
+
+
+class SolvedAt(NamedTuple):
+    """What it took to solve the environment."""
+
+    env_steps: int
+    episodes: int
+    updates: int
+    seconds: float
+    """Evaluations and compilation included."""
 
 
 CSV_COLUMNS: dict[str, str] = {

@@ -49,14 +49,14 @@ class PlainProgress(AbstractContextManager):
 class TerminalProgress(AbstractContextManager):
     """A bar of the spent budget of environment steps, with the run's figures beside it."""
 
-    def __init__(self, stream: TextIO, max_env_steps: int) -> None:
+    def __init__(self, stream: TextIO, total_timesteps: int) -> None:
         self._progress = Progress(
             BarColumn(bar_width=20),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
             console=Console(file=stream),
         )
-        self._task = self._progress.add_task("starting", total=max_env_steps)
+        self._task = self._progress.add_task("starting", total=total_timesteps)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -70,9 +70,11 @@ class TerminalProgress(AbstractContextManager):
         self._progress.stop()
 
 
-def progress(max_env_steps: int, stream: TextIO | None = None) -> PlainProgress | TerminalProgress:
+def progress(
+    total_timesteps: int, stream: TextIO | None = None
+) -> PlainProgress | TerminalProgress:
     """The progress that suits `stream` (standard error by default)."""
-    stream = sys.stderr if stream is None else stream
-    if stream.isatty():
-        return TerminalProgress(stream, max_env_steps)
-    return PlainProgress(stream)
+    shown_on = stream or sys.stderr
+    if shown_on.isatty():
+        return TerminalProgress(shown_on, total_timesteps)
+    return PlainProgress(shown_on)

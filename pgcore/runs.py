@@ -22,8 +22,7 @@ from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
 from pgcore.evaluation import Evaluation
 from pgcore.files import write_atomically
-from pgcore.metrics import CSV_COLUMNS, Row
-from pgcore.training import SolvedAt
+from pgcore.metrics import CSV_COLUMNS, Row, SolvedAt
 
 CONFIG, SYSTEM, METRICS, POLICY, RESULT = (
     "config.json",
@@ -45,24 +44,18 @@ class RunFolder:
         self._metrics: TextIO | None = None
 
     @classmethod
-    def create(cls, path: Path | None, config: TrainConfig, framework: str) -> "RunFolder":
-        """Makes a new folder; `None` names it after the framework, the agent, seed and time.
+    def create(cls, config: TrainConfig, framework: str) -> "RunFolder":
+        """Makes the folder `config.run_dir`.
 
         Raises:
             UsageError: The folder exists already, or it cannot be made.
         """
-        if path is None:
-            now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-            path = Path("runs") / f"{framework}-{config.agent}-seed{config.seed}-{now}"
+        path = Path(config.run_dir or default_run_dir(config, framework))
+        require_absent(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
-        except FileExistsError as error:
-            raise UsageError(
-                f"run folder {str(path)!r} exists; give --out a path that doesn't"
-            ) from error
+            path.mkdir(parents=True)
         except OSError as error:
-            raise UsageError(f"run folder {str(path)!r} cannot be made: {error}") from error
+            raise UsageError(f"run_dir {str(path)!r} cannot be made: {error}") from error
         run = cls(path, config)
         run._write_json(CONFIG, config.to_dict())
         run._write_json(SYSTEM, _system(framework))
@@ -97,22 +90,21 @@ class RunFolder:
             csv.writer(self._metrics).writerow(CSV_COLUMNS.values())
         csv.writer(self._metrics).writerow(getattr(row, name) for name in CSV_COLUMNS)
 
-    def finish(self, solved_at: SolvedAt | None, evaluation: Evaluation, ended: str) -> None:
-        """Writes result.json. `ended` is `"solved"`, `"budget spent"` or `"interrupted"`."""
-        low, high = evaluation.interval()
-        self._write_json(
-            RESULT,
-            {
-                "ended": ended,
-                "solved_at": solved_at._asdict() if solved_at else None,
-                "evaluation": {
-                    "episodes": len(evaluation.returns),
-                    "mean": evaluation.mean,
-                    "interval_95": [low, high],
-                },
-            },
-        )
+    def finish(self, ended: str, solved_at: SolvedAt | None, evaluation: Evaluation | None) -> None:
+        """Closes the folder and writes result.json.
+
+        Args:
+            ended: `"solved"`, `"budget spent"`, `"interrupted"` or `"failed"`.
+            solved_at: What it took, if it was solved.
+            evaluation: The kept policy's; None if there was no update.
+        """
         self.close()
+        result = {
+            "ended": ended,
+            "solved_at": solved_at._asdict() if solved_at else None,
+            "evaluation": evaluation.summary() if evaluation else None,
+        }
+        self._write_json(RESULT, result)
 
     def close(self) -> None:
         """Closes metrics.csv."""
@@ -122,6 +114,18 @@ class RunFolder:
 
     def _write_json(self, name: str, values: object) -> None:
         write_atomically(self.path / name, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def default_run_dir(config: TrainConfig, framework: str) -> str:
+    """A path under runs/ that no other run has."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    return str(Path("runs") / f"{framework}-{config.agent}-seed{config.seed}-{now}")
+
+
+def require_absent(path: Path) -> None:
+    """Raises a `UsageError` if there is something at `path`: runs are not mixed."""
+    if path.exists():
+        raise UsageError(f"run_dir {str(path)!r} exists; give a path that does not (--run-dir)")
 
 
 def _system(framework: str) -> dict[str, object]:

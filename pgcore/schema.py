@@ -106,9 +106,7 @@ def tensor_shapes(layers: dict[str, tuple[int, int]]) -> dict[str, tuple[int, ..
 
 def _require_complete(policy: PolicyFile, path: Path) -> None:
     try:
-        layers = layer_shapes(
-            policy.agent, policy.obs_dim, policy.num_actions, policy.hidden_sizes
-        )
+        layers = layer_shapes(policy.agent, policy.obs_dim, policy.num_actions, policy.hidden_sizes)
     except (KeyError, ValueError, IndexError) as error:
         names = sorted(policy.tensors)
         raise UsageError(

@@ -7,7 +7,8 @@ keep and when to stop is said here once, so that both frameworks stop by the sam
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError
 from pgcore.evaluation import Evaluation
-from pgcore.metrics import Row
+from pgcore.metrics import Row, SolvedAt
+from pgcore.runs import RunFolder
 
 SOLVED_WINDOW = 100
 """Training episodes that "solved" averages over."""
@@ -28,16 +30,6 @@ class Kept(NamedTuple):
     evaluation: Evaluation
     update: int
     """The update whose episodes these parameters played (they are what it started from)."""
-
-
-class SolvedAt(NamedTuple):
-    """What it took to solve the environment."""
-
-    env_steps: int
-    episodes: int
-    updates: int
-    seconds: float
-    """Evaluations and compilation included."""
 
 
 class Update(NamedTuple):
@@ -67,7 +59,7 @@ class StepResult(NamedTuple):
     state: Any
     metrics: Any
     """A `Metrics` of the framework, scalars that `float` takes."""
-    returns: np.ndarray
+    returns: Any
     """Undiscounted returns of the step's episodes, `[B]`, in order of `b`."""
 
 
@@ -115,47 +107,90 @@ class SolveRule:
         )
 
 
+class Framework(NamedTuple):
+    """What the host loop needs of `pgjax` or `pgtorch` for one run."""
+
+    name: str
+    step: Callable[[Any], StepResult]
+    """One training step."""
+    snapshot: Callable[[Any], Any]
+    """`state -> params`, parameters that later steps leave alone."""
+    evaluate: Callable[[Any, int], np.ndarray]
+    """`(params, update) -> returns` of fresh episodes."""
+    save_policy: Callable[[Path, TrainConfig, Any], None]
+    """`(path, config, params)`."""
+
+
 def run(
     config: TrainConfig,
     policy: Any,
     state: Any,
+    framework: Framework,
     *,
-    step: Callable[[Any], StepResult],
-    snapshot: Callable[[Any], Any],
-    evaluate: Callable[[Any, int], np.ndarray],
     callback: Callable[[Update], None] | None,
     started: float,
 ) -> Result:
     """Trains until solved or until the budget of environment steps is spent.
 
+    With `config.run_dir` it leaves a run folder, whatever ends it; the best policy so far is in it
+    from the first update on.
+
     Args:
-        config: The budget and the threshold.
+        config: The budget, the threshold, the run folder.
         policy: Handed through to the result.
         state: The framework's `TrainState` to start from.
-        step: One training step.
-        snapshot: `state -> params`, parameters that later steps leave alone.
-        evaluate: `(params, update) -> returns` of fresh episodes.
+        framework: What a step and an evaluation are.
         callback: Called after each update.
         started: `time.perf_counter()` when the run began.
 
     Raises:
+        UsageError: The run folder exists, or it cannot be made.
         RunError: The loss or the gradient is not finite.
     """
-    rule, history = SolveRule(config.solved_threshold), []
-    env_steps = episodes = update = 0
-    while env_steps < config.max_env_steps and not rule.solved:
-        params = snapshot(state)
-        state, metrics, returns = step(state)
-        update, env_steps, episodes = (
-            update + 1,
-            env_steps + int(metrics.num_steps),
-            episodes + int(metrics.num_episodes),
-        )
+    rule, history = SolveRule(config.solve_threshold), []
+    folder = RunFolder.create(config, framework.name) if config.run_dir else None
+    ended, solved_at = "failed", None
+    try:
+        for update in _updates(config, state, framework, rule, started):
+            if folder is not None:
+                if update.kept.update == update.row.update:
+                    framework.save_policy(folder.policy_path, config, update.kept.params)
+                folder.append(update.row)
+            history.append(update.row)
+            if callback is not None:
+                callback(update)
+        if rule.solved:
+            last = history[-1]
+            solved_at = SolvedAt(last.env_steps, last.episodes, last.update, last.seconds)
+        ended = "solved" if solved_at else "budget spent"
+    except KeyboardInterrupt:
+        ended = "interrupted"
+        raise
+    finally:
+        if folder is not None:
+            folder.finish(ended, solved_at, rule.kept.evaluation if rule.kept else None)
+    assert rule.kept is not None  # total_timesteps is at least 1, so there was an update
+    return Result(policy, rule.kept.params, history, solved_at, rule.kept.evaluation)
+
+
+def _updates(
+    config: TrainConfig, state: Any, framework: Framework, rule: SolveRule, started: float
+) -> Iterator[Update]:
+    """Trains, one update at a time, and feeds `rule`."""
+    env_steps = episodes = num_updates = 0
+    while env_steps < config.total_timesteps and not rule.solved:
+        params = framework.snapshot(state)
+        state, metrics, returns = framework.step(state)
+        num_updates += 1
+        env_steps += int(metrics.num_steps)
+        episodes += int(metrics.num_episodes)
+        _require_finite(metrics, num_updates, env_steps)
         if rule.wants_evaluation(returns):
-            rule.offer(Kept(params, Evaluation(evaluate(params, update)), update))
+            evaluation = Evaluation(framework.evaluate(params, num_updates))
+            rule.offer(Kept(params, evaluation, num_updates))
         assert rule.kept is not None  # the first batch is the best so far
         row = Row(
-            update=update,
+            update=num_updates,
             env_steps=env_steps,
             episodes=episodes,
             seconds=time.perf_counter() - started,
@@ -166,19 +201,13 @@ def run(
             grad_norm=float(metrics.grad_norm),
             best_evaluation=rule.kept.evaluation.mean,
         )
-        _require_finite(row)
-        history.append(row)
-        if callback is not None:
-            callback(Update(row, rule.kept, state))
-    assert rule.kept is not None  # max_env_steps is at least 1, so there was an update
-    solved_at = SolvedAt(env_steps, episodes, update, history[-1].seconds) if rule.solved else None
-    return Result(policy, rule.kept.params, history, solved_at, rule.kept.evaluation)
+        yield Update(row, rule.kept, state)
 
 
-def _require_finite(row: Row) -> None:
+def _require_finite(metrics: Any, update: int, env_steps: int) -> None:
     for field in ("loss", "grad_norm"):
-        if not math.isfinite(value := getattr(row, field)):
+        if not math.isfinite(value := float(getattr(metrics, field))):
             raise RunError(
-                f"{field} is {value} at update {row.update} (environment step {row.env_steps}); "
+                f"{field} is {value} at update {update} (environment step {env_steps}); "
                 "a lower learning_rate or a max_grad_norm usually helps"
             )

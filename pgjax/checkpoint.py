@@ -46,7 +46,7 @@ def tensors_to_params(tensors: Tensors, params: Any) -> Any:
 
 def save_policy(path: Path, config: TrainConfig, params: Any) -> None:
     """Writes a policy file that `pgjax` and `pgtorch` read."""
-    write_policy(path, PolicyFile(config.agent, config.env, params_to_tensors(params)))
+    write_policy(path, PolicyFile(config.agent, config.env_id, params_to_tensors(params)))
 
 
 def load_policy(path: Path) -> tuple[Policy, Any]:

@@ -13,4 +13,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _load() -> Framework:
     import pgjax
 
-    return Framework(pgjax.train, pgjax.save_policy, pgjax.load_policy, pgjax.make_act)
+    return Framework(pgjax.train, pgjax.load_policy, pgjax.make_act)

@@ -45,6 +45,7 @@ class ReinforceAgent(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Float[Array, "*batch O"]) -> Float[Array, "*batch A"]:
+        """Logits: log-weights of the actions, up to a constant."""
         x = _hidden(obs, self.hidden_sizes)
         return _linear(f"linear{len(self.hidden_sizes) + 1}", x.shape[-1], self.num_actions)(x)
 
@@ -63,6 +64,7 @@ class ReparamTrickAgent(nn.Module):
     def __call__(
         self, obs: Float[Array, "*batch O"]
     ) -> tuple[Float[Array, "*batch A"], Float[Array, "*batch A"]]:
+        """`mu` and `std` of each action's score."""
         x = _hidden(obs, self.hidden_sizes)
         width = x.shape[-1]
         mu = nn.tanh(_linear("mu_linear", width, self.num_actions, HEAD_INIT_BOUND)(x))

@@ -34,12 +34,10 @@ def adam(
             nu=jax.tree.map(jnp.zeros_like, params),
         )
 
-    def update(
-        grads: Any, state: optax.ScaleByAdamState, params: Any = None
-    ) -> tuple[Any, optax.ScaleByAdamState]:
-        count = optax.safe_increment(state.count)
-        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
-        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, grads)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        count = jnp.asarray(optax.safe_increment(state.count))
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
 
         def step(m: Array, v: Array) -> Array:
             step_size = learning_rate / _one_minus_power(b1, count, m.dtype)
@@ -57,9 +55,9 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     def init(params: Any) -> optax.EmptyState:
         return optax.EmptyState()
 
-    def update(grads: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, Any]:
-        factor = jnp.minimum(max_norm / (optax.tree.norm(grads) + _CLIP_NORM_EPS), 1.0)
-        return jax.tree.map(lambda g: g * factor, grads), state
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        factor = jnp.minimum(max_norm / (optax.tree.norm(updates) + _CLIP_NORM_EPS), 1.0)
+        return jax.tree.map(lambda g: g * factor, updates), state
 
     return optax.GradientTransformation(init, update)
 

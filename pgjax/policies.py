@@ -1,6 +1,6 @@
 """A policy is a handful of pure functions. Both agents act by one formula:
 
-    action = argmax(loc + scale · noise)
+action = argmax(loc + scale · noise)
 """
 
 from collections.abc import Callable

@@ -53,8 +53,8 @@ def normalize_returns(
             raise unknown_choice("scope", scope, ("episode", "batch", "none"))
 
     # Advantages do not depend on the returns' scale. Dividing by max|G| first keeps the squares
-    # of tiny and of huge returns representable.
-    largest = jnp.max(jnp.abs(returns), axis=axes, keepdims=True)
+    # of tiny and of huge returns representable; no gradient needs to pass through the scale.
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(returns)), axis=axes, keepdims=True)
     scaled = returns / jnp.where(largest > 0, largest, 1)
     count = jnp.maximum(jnp.sum(mask, axis=axes, keepdims=True), 1)
     mean = jnp.sum(scaled, axis=axes, keepdims=True) / count
@@ -66,8 +66,6 @@ def normalize_returns(
     return jnp.where(is_degenerate, 0, centred / std)
 
 
-def episode_returns(
-    rewards: Float[Array, "T B"], mask: Bool[Array, "T B"]
-) -> Float[Array, " B"]:
+def episode_returns(rewards: Float[Array, "T B"], mask: Bool[Array, "T B"]) -> Float[Array, " B"]:
     """Undiscounted return of each episode: `Σ_t r_t` over its own steps."""
     return jnp.sum(jnp.where(mask, rewards, 0), axis=0)

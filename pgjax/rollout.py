@@ -46,7 +46,7 @@ def rollout(
     Returns:
         A trajectory of length T. Everything outside its mask is zero.
     """
-    num_steps, num_episodes = noise.policy.shape[:2]
+    num_episodes = noise.policy.shape[1]
     state, obs = env.reset(noise.reset)
     carry = _Carry(
         state, obs, jnp.ones(num_episodes, jnp.bool_), jnp.zeros(num_episodes, jnp.bool_)

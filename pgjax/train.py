@@ -10,9 +10,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from pgcore import training
 from pgcore.config import TrainConfig
-from pgcore.training import Result, StepResult, Update
+from pgcore.training import Framework, Result, StepResult, Update, run
+from pgjax.checkpoint import save_policy
 from pgjax.envs.base import Env
 from pgjax.envs.registry import make_env
 from pgjax.losses import reinforce_loss
@@ -56,7 +56,7 @@ def make_update_step(
         trajectory = _without_padding(trajectory)
         reward, mask = trajectory.reward, trajectory.mask
         returns = discounted_returns(reward, mask, config.discount)
-        advantages = normalize_returns(returns, mask, config.scope)
+        advantages = normalize_returns(returns, mask, config.normalize)
 
         loss_gradient = jax.value_and_grad(loss_and_entropy, has_aux=True)
         (loss, entropy), grads = loss_gradient(state.params, trajectory, advantages)
@@ -104,7 +104,7 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
         RunError: The loss or its gradient is not finite.
     """
     started = time.perf_counter()
-    env = make_env(config.env)
+    env = make_env(config.env_id)
     policy = make_policy(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
     optimizer = make_optimizer(config)
     update_step = make_update_step(policy, optimizer, config)
@@ -123,17 +123,16 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
         return episode_returns(trajectory.reward, trajectory.mask)
 
     init_key, train_key, eval_key = jax.random.split(jax.random.key(config.seed), 3)
-    step, evaluate = jax.jit(step), jax.jit(evaluate)
-    return training.run(
-        config,
-        policy,
-        init(init_key, policy, optimizer),
-        step=lambda state: step(state, train_key),
+    compiled_step, compiled_evaluate = jax.jit(step), jax.jit(evaluate)
+    framework = Framework(
+        "pgjax",
+        step=lambda state: compiled_step(state, train_key),
         snapshot=lambda state: state.params,
-        evaluate=lambda params, update: np.asarray(evaluate(params, eval_key, update)),
-        callback=callback,
-        started=started,
+        evaluate=lambda params, update: np.asarray(compiled_evaluate(params, eval_key, update)),
+        save_policy=save_policy,
     )
+    state = init(init_key, policy, optimizer)
+    return run(config, policy, state, framework, callback=callback, started=started)
 
 
 def _without_padding(trajectory: Trajectory) -> Trajectory:

@@ -35,7 +35,7 @@ def tensors_to_params(tensors: dict[str, np.ndarray], params: nn.Module) -> nn.M
 
 def save_policy(path: Path, config: TrainConfig, params: nn.Module) -> None:
     """Writes the policy of a run to a file that either framework reads."""
-    write_policy(Path(path), PolicyFile(config.agent, config.env, params_to_tensors(params)))
+    write_policy(Path(path), PolicyFile(config.agent, config.env_id, params_to_tensors(params)))
 
 
 def load_policy(path: Path) -> tuple[Policy, nn.Module]:

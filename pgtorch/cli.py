@@ -11,10 +11,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load() -> Framework:
-    import torch
-
     import pgtorch
 
-    # Layers of 24 and 12 units are too small to share: a second thread only waits for the first.
-    torch.set_num_threads(1)
-    return Framework(pgtorch.train, pgtorch.save_policy, pgtorch.load_policy, pgtorch.make_act)
+    return Framework(pgtorch.train, pgtorch.load_policy, pgtorch.make_act)

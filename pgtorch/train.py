@@ -5,7 +5,8 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pgcore.config import TrainConfig
-from pgcore.training import Result, StepResult, Update, run
+from pgcore.training import Framework, Result, StepResult, Update, run
+from pgtorch.checkpoint import save_policy
 from pgtorch.envs.base import Env
 from pgtorch.envs.registry import make_env
 from pgtorch.losses import reinforce_loss
@@ -60,7 +62,7 @@ def make_update_step(
         dist = policy.apply(state.params, obs)
         log_probs = policy.log_prob(dist, sample)
         returns = discounted_returns(reward, mask, config.discount)
-        advantages = normalize_returns(returns, mask, config.scope)
+        advantages = normalize_returns(returns, mask, config.normalize)
         loss = reinforce_loss(log_probs, advantages, mask)
 
         state.opt_state.zero_grad()
@@ -102,7 +104,7 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
 
     All randomness comes from one generator, seeded with `config.seed`; the evaluations have
     another, seeded from it, so that evaluating more or less does not change what is learned. Two
-    runs of one config are the same, on one machine with one number of threads.
+    runs of one config are the same on one machine. Training computes on one thread.
 
     Args:
         config: The run's settings.
@@ -117,7 +119,7 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
     evaluation_seed = int(torch.randint(2**32, (), generator=key))
     evaluation_key = torch.Generator().manual_seed(evaluation_seed)
 
-    env = make_env(config.env)
+    env = make_env(config.env_id)
     policy = make_policy(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
     optimizer = make_optimizer(config)
     update_step = make_update_step(policy, optimizer, config)
@@ -132,16 +134,30 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
         noise = draw_noise(policy, env, evaluation_key, config.eval_episodes)
         return _returns(rollout(policy, params, env, noise))
 
-    return run(
-        config,
-        policy,
-        init(key, policy, optimizer),
+    framework = Framework(
+        "pgtorch",
         step=step,
         snapshot=lambda state: copy.deepcopy(state.params),
         evaluate=evaluate,
-        callback=callback,
-        started=started,
+        save_policy=save_policy,
     )
+    state = init(key, policy, optimizer)
+    with _one_thread():
+        return run(config, policy, state, framework, callback=callback, started=started)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Computes on one thread while open.
+
+    Layers of 24 and 12 units are too small to share: a second thread only waits for the first.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _returns(trajectory: Trajectory) -> np.ndarray:

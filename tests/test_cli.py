@@ -27,15 +27,15 @@ def call(framework, *args):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """One short run of each framework, each with another agent: `{framework: (folder, process)}`."""
+    """One short run of each framework, each with another agent: its folder and process."""
     folder = tmp_path_factory.mktemp("runs")
-    settings = ["--max-env-steps", "300", "--eval-episodes", "3", "--seed", "5"]
+    settings = ["--total-timesteps", "300", "--eval-episodes", "3", "--seed", "5"]
     made = {}
     for framework, agent in zip(FRAMEWORKS, ["reparam", "reinforce"], strict=True):
         out = folder / framework
         made[framework] = (
             out,
-            call(framework, "train", "--agent", agent, "--out", out, *settings),
+            call(framework, "train", "--agent", agent, "--run-dir", out, *settings),
         )
     return made
 
@@ -67,9 +67,10 @@ def test_either_framework_evaluates_eithers_run_with_the_same_returns(runs, run)
     ]
     in_jax, in_torch = (json.loads(output.stdout) for output in outputs)
     assert in_jax == in_torch
-    assert len(in_jax["returns"]) == 20
+    assert in_jax["episodes"] == 20
+    assert in_jax["std_return"] > 0
     low, high = in_jax["interval_95"]
-    assert low <= in_jax["mean"] <= high
+    assert low <= in_jax["mean_return"] <= high
 
 
 def test_greedy_evaluation_is_not_the_sampled_one(runs):
@@ -78,13 +79,20 @@ def test_greedy_evaluation_is_not_the_sampled_one(runs):
         json.loads(call("pgjax", "eval", folder, "--episodes", 5, "--json", *more).stdout)
         for more in ([], ["--greedy"])
     )
-    assert sampled["returns"] != greedy["returns"]
+    assert sampled["mean_return"] != greedy["mean_return"]
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_ctrl_c_keeps_the_best_policy_and_exits_130(tmp_path, framework):
+@pytest.mark.parametrize(
+    ("framework", "sent", "code", "word"),
+    [
+        ("pgjax", signal.SIGINT, 130, "interrupted"),
+        ("pgtorch", signal.SIGINT, 130, "interrupted"),
+        ("pgtorch", signal.SIGTERM, 143, "terminated"),
+    ],
+)
+def test_ctrl_c_and_sigterm_keep_the_best_policy(tmp_path, framework, sent, code, word):
     folder = tmp_path / "run"
-    settings = ["--out", folder, "--solved-threshold", "1e6", "--max-env-steps", "1e9"]
+    settings = ["--run-dir", folder, "--solve-threshold", "1e6", "--total-timesteps", "1e9"]
     process = subprocess.Popen(
         command(framework, "train", *settings),
         stdout=subprocess.PIPE,
@@ -93,12 +101,12 @@ def test_ctrl_c_keeps_the_best_policy_and_exits_130(tmp_path, framework):
     )
     try:
         wait_until(lambda: num_rows(folder) >= 2, process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         stdout, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130, stderr
-    assert "the best policy so far is kept" in stdout
+    assert process.returncode == code, stderr
+    assert f"{word}; the best policy so far is kept" in stdout
     assert json.loads((folder / "result.json").read_text())["ended"] == "interrupted"
     evaluated = call("pgjax", "eval", folder, "--episodes", 2)
     assert evaluated.returncode == 0, evaluated.stderr
@@ -126,9 +134,9 @@ BAD_CALLS = [
     (["train", "--seed", "-1"], "seed is -1"),
     (["train", "--seed", "1.5"], "1.5 is no integer"),
     (["train", "--hidden-sizes"], "hidden_sizes is"),
-    (["train", "--env", "CartPol-v1"], "CartPol-v1.*Did you mean: `CartPole`"),
-    (["train", "--env", "Pendulum-v1"], "'Pendulum-v1' takes actions in Box"),
-    (["train", "--env", "Blackjack-v1"], "'Blackjack-v1' observes Tuple"),
+    (["train", "--env-id", "CartPol-v1"], "CartPol-v1.*Did you mean: `CartPole`"),
+    (["train", "--env-id", "Pendulum-v1"], "'Pendulum-v1' takes actions in Box"),
+    (["train", "--env-id", "Blackjack-v1"], "'Blackjack-v1' observes Tuple"),
     (["eval", "nowhere"], "'nowhere' is no run folder"),
     (["eval", "nowhere", "--episodes", "0"], "episodes is 0"),
     ([], "Expected one of"),
@@ -158,6 +166,12 @@ def load_pgjax():
     return _load()
 
 
+def load_pgtorch():
+    from pgtorch.cli import _load
+
+    return _load()
+
+
 def assert_matches(pattern, text):
     import re
 
@@ -166,8 +180,30 @@ def assert_matches(pattern, text):
 
 
 def test_a_run_folder_that_exists_is_refused(tmp_path, capfd):
-    assert run_cli("pgjax", load_pgjax, ["train", "--out", str(tmp_path)]) == 2
-    assert "exists; give --out" in capfd.readouterr().err
+    assert run_cli("pgjax", load_pgjax, ["train", "--run-dir", str(tmp_path)]) == 2
+    assert "exists; give a path that does not" in capfd.readouterr().err
+
+
+def test_a_missing_framework_is_one_sentence_with_the_way_to_install_it(tmp_path, capfd):
+    def load():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    assert run_cli("pgtorch", load, ["train", "--run-dir", str(tmp_path / "run")]) == 2
+    message = capfd.readouterr().err
+    assert "torch is not installed; pip install 'policy-gradient-parity[torch]'" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_prints_one_json_object_on_request(tmp_path, capfd):
+    settings = ["--total-timesteps", "1", "--eval-episodes", "2", "--json"]
+    assert (
+        run_cli("pgtorch", load_pgtorch, ["train", "--run-dir", str(tmp_path / "r"), *settings])
+        == 0
+    )
+    printed = json.loads(capfd.readouterr().out)
+    assert printed["ended"] == "budget spent"
+    assert printed["run_dir"] == str(tmp_path / "r")
+    assert printed["evaluation"]["episodes"] == 2
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from pgcore.errors import UsageError
 
 BAD_SETTINGS = [
     ({"agent": "renforce"}, "agent is 'renforce'.*did you mean 'reinforce'"),
-    ({"scope": "bach"}, "scope is 'bach'.*did you mean 'batch'"),
-    ({"env": ""}, "env is ''"),
+    ({"normalize": "bach"}, "normalize is 'bach'.*did you mean 'batch'"),
+    ({"env_id": ""}, "env_id is ''"),
     ({"seed": -1}, "seed is -1.*from 0 to"),
     ({"seed": 2**32}, "seed is 4294967296"),
     ({"seed": True}, "seed is True"),
     ({"seed": 1.0}, "seed is 1.0"),
     ({"episodes_per_update": 0}, "episodes_per_update is 0.*at least 1"),
-    ({"max_env_steps": 0}, "max_env_steps is 0"),
+    ({"total_timesteps": 0}, "total_timesteps is 0"),
     ({"eval_episodes": 0}, "eval_episodes is 0"),
     ({"learning_rate": 0.0}, "learning_rate is 0.0.*above 0"),
     ({"learning_rate": math.inf}, "learning_rate is inf"),
@@ -29,7 +29,7 @@ BAD_SETTINGS = [
     ({"hidden_sizes": (24, 0)}, r"hidden_sizes is \(24, 0\)"),
     ({"hidden_sizes": 24}, "hidden_sizes is 24"),
     ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
-    ({"solved_threshold": math.nan}, "solved_threshold is nan"),
+    ({"solve_threshold": math.nan}, "solve_threshold is nan"),
 ]
 
 
@@ -64,4 +64,4 @@ def test_a_missing_key_is_refused_by_name():
 
 def test_the_articles_preset_is_one_episode_an_update_and_episode_statistics():
     assert PRESETS["default"] == TrainConfig()
-    assert PRESETS["article"] == TrainConfig(episodes_per_update=1, scope="episode")
+    assert PRESETS["article"] == TrainConfig(episodes_per_update=1, normalize="episode")

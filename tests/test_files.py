@@ -128,25 +128,27 @@ def test_tensors_that_would_fit_if_transposed_are_refused():
 
 
 def test_a_run_folder_holds_config_versions_metrics_and_result(tmp_path):
-    run = RunFolder.create(tmp_path / "run", TrainConfig(seed=7), "pgjax")
-    assert RunFolder.open(run.path).config == TrainConfig(seed=7)
+    config = TrainConfig(seed=7, run_dir=str(tmp_path / "new" / "run"))
+    run = RunFolder.create(config, "pgjax")
+    assert RunFolder.open(run.path).config == config
     assert json.loads((run.path / "system.json").read_text())["versions"]["numpy"] == np.__version__
     run.append(ROW)
     run.append(ROW)
     lines = (run.path / "metrics.csv").read_text().splitlines()
     assert lines[0] == ",".join(CSV_COLUMNS.values())
     assert lines[1] == lines[2] == "1,20,2,0.5,40.0,10.0,10.0,-1.0,0.7,3.0,11.0"
-    run.finish(SolvedAt(20, 2, 1, 0.5), Evaluation(np.array([9.0, 11.0])), "solved")
+    run.finish("solved", SolvedAt(20, 2, 1, 0.5), Evaluation(np.array([9.0, 11.0])))
     result = json.loads((run.path / "result.json").read_text())
     assert result["ended"] == "solved"
     assert result["solved_at"] == {"env_steps": 20, "episodes": 2, "updates": 1, "seconds": 0.5}
-    assert result["evaluation"]["mean"] == 10.0
+    assert result["evaluation"]["mean_return"] == 10.0
+    assert result["evaluation"]["std_return"] == 1.0
 
 
 def test_a_run_folder_that_exists_is_refused_and_left_alone(tmp_path):
     (tmp_path / "note").write_text("mine")
-    with pytest.raises(UsageError, match="exists; give --out"):
-        RunFolder.create(tmp_path, TrainConfig(), "pgjax")
+    with pytest.raises(UsageError, match="run_dir .* exists; give a path that does not"):
+        RunFolder.create(TrainConfig(run_dir=str(tmp_path)), "pgjax")
     assert [path.name for path in tmp_path.iterdir()] == ["note"]
 
 

@@ -109,7 +109,9 @@ def test_our_cartpole_and_gymnasiums_play_the_same_episodes_in_float64(agent):
 
 
 def test_another_gymnasium_environment_trains():
-    config = TrainConfig(env="Acrobot-v1", max_env_steps=1, episodes_per_update=2, eval_episodes=2)
+    config = TrainConfig(
+        env_id="Acrobot-v1", total_timesteps=1, episodes_per_update=2, eval_episodes=2
+    )
     result = pgjax.train(config)
     assert result.history[0].episodes == 2
     assert -1000 <= result.evaluation.mean < 0
@@ -171,7 +173,7 @@ def test_the_jitted_train_step_is_traced_once_over_updates_keys_and_learning_rat
 
 
 def test_train_compiles_its_step_and_its_evaluation_once_for_all_updates(caplog):
-    config = TrainConfig(max_env_steps=400, eval_episodes=2, episodes_per_update=2)
+    config = TrainConfig(total_timesteps=400, eval_episodes=2, episodes_per_update=2)
     with jax.log_compiles(), caplog.at_level("WARNING"):
         result = pgjax.train(config)
     compiled = [line for line in caplog.messages if line.startswith("Finished XLA compilation")]
@@ -181,9 +183,9 @@ def test_train_compiles_its_step_and_its_evaluation_once_for_all_updates(caplog)
 
 
 def test_training_twice_gives_the_same_history_and_another_seed_another():
-    config = TrainConfig(max_env_steps=300, eval_episodes=2)
+    config = TrainConfig(total_timesteps=300, eval_episodes=2)
     first, again = (pgjax.train(config).history for _ in range(2))
-    other = pgjax.train(TrainConfig(max_env_steps=300, eval_episodes=2, seed=1)).history
+    other = pgjax.train(TrainConfig(total_timesteps=300, eval_episodes=2, seed=1)).history
     assert [row._replace(seconds=0) for row in first] == [row._replace(seconds=0) for row in again]
     assert [row.loss for row in first] != [row.loss for row in other]
 

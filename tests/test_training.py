@@ -1,5 +1,6 @@
 """The host loop: what is kept, when it is solved, when it stops. No framework is needed here."""
 
+import json
 import math
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import pytest
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError
 from pgcore.evaluation import Evaluation
-from pgcore.training import Kept, SolveRule, StepResult, run
+from pgcore.training import Framework, Kept, SolveRule, StepResult, run
 
 
 class FakeMetrics(NamedTuple):
@@ -33,17 +34,15 @@ def fake_run(batches, evaluations, *, loss=1.0, callback=None, **settings):
         evaluated.append((params, update))
         return np.full(100, float(evaluations[len(evaluated) - 1]))
 
-    settings = {"max_env_steps": int(sum(sum(batch) for batch in batches))} | settings
-    result = run(
-        TrainConfig(**settings),
-        policy="policy",
-        state=0,
+    settings = {"total_timesteps": int(sum(sum(batch) for batch in batches))} | settings
+    framework = Framework(
+        "fake",
         step=step,
         snapshot=lambda state: f"params {state}",
         evaluate=evaluate,
-        callback=callback,
-        started=0.0,
+        save_policy=lambda path, config, params: path.write_text(params),
     )
+    result = run(TrainConfig(**settings), "policy", 0, framework, callback=callback, started=0.0)
     return result, evaluated
 
 
@@ -89,9 +88,9 @@ def test_the_window_is_the_last_hundred_episodes_in_order():
 
 
 def test_a_run_stops_with_the_update_that_reaches_the_budget():
-    result, _ = fake_run([[30], [30], [30], [30]], [1] * 4, max_env_steps=60)
+    result, _ = fake_run([[30], [30], [30], [30]], [1] * 4, total_timesteps=60)
     assert [row.env_steps for row in result.history] == [30, 60]
-    result, _ = fake_run([[30], [30], [30], [30]], [1] * 4, max_env_steps=61)
+    result, _ = fake_run([[30], [30], [30], [30]], [1] * 4, total_timesteps=61)
     assert [row.env_steps for row in result.history] == [30, 60, 90]
 
 
@@ -101,6 +100,32 @@ def test_the_callback_sees_every_update_with_what_is_kept():
     assert [update.row.update for update in seen] == [1, 2, 3]
     assert [update.kept.update for update in seen] == [1, 2, 2]
     assert [update.state for update in seen] == [1, 2, 3]
+
+
+def test_a_run_folder_has_the_kept_policy_a_row_for_each_update_and_how_it_ended(tmp_path):
+    fake_run([[1], [2], [1]], [5, 6], run_dir=str(tmp_path / "run"))
+    assert (tmp_path / "run" / "policy.safetensors").read_text() == "params 1"
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 4
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["ended"], result["solved_at"]) == ("budget spent", None)
+    assert result["evaluation"]["mean_return"] == 6
+
+
+@pytest.mark.parametrize(
+    ("error", "ended"), [(KeyboardInterrupt, "interrupted"), (RuntimeError, "failed")]
+)
+def test_a_run_that_stops_early_leaves_its_folder_whole_and_says_how_it_ended(
+    tmp_path, error, ended
+):
+    def stop_after_two(update):
+        if update.row.update == 2:
+            raise error
+
+    with pytest.raises(error):
+        fake_run([[1], [2], [1]], [5, 6], run_dir=str(tmp_path / "run"), callback=stop_after_two)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["ended"] == ended
+    assert (tmp_path / "run" / "policy.safetensors").read_text() == "params 1"
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
