@@ -1,6 +1,6 @@
 """Whole episodes of a Gymnasium environment, started together, one per copy."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -57,15 +57,15 @@ class GymEpisodes:
     """`B` copies of a Gymnasium environment in lockstep, each playing one episode from `reset` on.
 
     The copies stand in a `SyncVectorEnv` with NEXT_STEP autoreset: the step after an episode's
-    end ignores its action and starts a new episode. What comes from a copy after its first end is
-    therefore of another episode, and it is the caller's to mask. Taking the first episodes to
-    finish instead would favour short ones.
+    end ignores its action and resets the copy, which would then play another episode. Here it
+    rests instead until the next `reset`. What comes from it meanwhile is no data, and it is the
+    caller's to mask. Taking the first episodes to finish instead would favour short ones.
     """
 
     def __init__(self, env_id: str, num_episodes: int, max_steps: int | None = None) -> None:
         self.spec = gym_spec(env_id, max_steps)
         self._envs = SyncVectorEnv(
-            [lambda: _make(env_id, max_steps)] * num_episodes,
+            [lambda: _OneEpisode(_make(env_id, max_steps))] * num_episodes,
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
 
@@ -79,6 +79,8 @@ class GymEpisodes:
         Returns:
             obs: `[B, O]`, float32.
         """
+        for env in self._envs.envs:
+            env.is_resting = False  # pyright: ignore[reportAttributeAccessIssue]
         if self.spec.env_id != CARTPOLE:
             obs, _ = self._envs.reset(seed=[int(seed) for seed in noise])
             return obs.astype(np.float32)
@@ -96,6 +98,28 @@ class GymEpisodes:
     def close(self) -> None:
         """Closes the copies."""
         self._envs.close()
+
+
+class _OneEpisode(gymnasium.Wrapper):
+    """Plays one episode and then rests: no resets, no steps, no rewards, at no cost."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.is_resting = False
+        self._last_obs: Any = None
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        if self.is_resting:
+            return self._last_obs, {}
+        return self.env.reset(**options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        if self.is_resting:
+            return self._last_obs, 0.0, False, False, {}
+        # Discrete takes much longer to accept a NumPy integer than a Python one.
+        obs, reward, terminated, truncated, info = self.env.step(int(action))
+        self.is_resting, self._last_obs = terminated or truncated, obs
+        return obs, reward, terminated, truncated, info
 
 
 def draw_reset(rng: np.random.Generator, env_id: str, num_episodes: int) -> np.ndarray:

@@ -109,30 +109,40 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
     optimizer = make_optimizer(config)
     update_step = make_update_step(policy, optimizer, config)
 
-    def play(params: Any, key: Array, num_episodes: int) -> Trajectory:
-        return rollout(policy, params, env, draw_noise(policy, env, key, num_episodes))
+    # One compiled rollout plays the training episodes and, batch after batch, those of an
+    # evaluation. Keys and indices are arguments, so that another seed compiles nothing anew.
+    def play(params: Any, key: Array, update: Array, batch: Array) -> Trajectory:
+        key = jax.random.fold_in(jax.random.fold_in(key, update), batch)
+        noise = draw_noise(policy, env, key, config.episodes_per_update)
+        return rollout(policy, params, env, noise)
 
-    def step(state: TrainState, key: Array) -> StepResult:
-        key = jax.random.fold_in(key, state.update)
-        trajectory = play(state.params, key, config.episodes_per_update)
+    def learn(state: TrainState, trajectory: Trajectory) -> StepResult:
         state, metrics = update_step(state, trajectory)
         return StepResult(state, metrics, episode_returns(trajectory.reward, trajectory.mask))
 
-    def evaluate(params: Any, key: Array, update: Array) -> Float[Array, " episodes"]:
-        trajectory = play(params, jax.random.fold_in(key, update), config.eval_episodes)
-        return episode_returns(trajectory.reward, trajectory.mask)
+    def step(state: TrainState) -> StepResult:
+        return jit_learn(state, jit_play(state.params, train_key, state.update, np.int32(0)))
 
+    def evaluate(params: Any, update: int) -> np.ndarray:
+        num_batches = -(-config.eval_episodes // config.episodes_per_update)
+        trajectories = [
+            jit_play(params, eval_key, np.int32(update), np.int32(batch))
+            for batch in range(num_batches)
+        ]
+        returns = [np.sum(trajectory.reward, axis=0) for trajectory in trajectories]
+        return np.concatenate(returns)[: config.eval_episodes]
+
+    jit_init = jax.jit(lambda key: init(key, policy, optimizer))
+    jit_play, jit_learn = jax.jit(play), jax.jit(learn)
     init_key, train_key, eval_key = jax.random.split(jax.random.key(config.seed), 3)
-    compiled_step, compiled_evaluate = jax.jit(step), jax.jit(evaluate)
     framework = Framework(
         "pgjax",
-        step=lambda state: compiled_step(state, train_key),
+        step=step,
         snapshot=lambda state: state.params,
-        evaluate=lambda params, update: np.asarray(compiled_evaluate(params, eval_key, update)),
+        evaluate=evaluate,
         save_policy=save_policy,
     )
-    state = init(init_key, policy, optimizer)
-    return run(config, policy, state, framework, callback=callback, started=started)
+    return run(config, policy, jit_init(init_key), framework, callback=callback, started=started)
 
 
 def _without_padding(trajectory: Trajectory) -> Trajectory:

@@ -172,14 +172,14 @@ def test_the_jitted_train_step_is_traced_once_over_updates_keys_and_learning_rat
     assert step._cache_size() == 1
 
 
-def test_train_compiles_its_step_and_its_evaluation_once_for_all_updates(caplog):
-    config = TrainConfig(total_timesteps=400, eval_episodes=2, episodes_per_update=2)
+def test_train_compiles_its_rollout_and_its_update_once_for_all_updates_and_evaluations(caplog):
+    config = TrainConfig(total_timesteps=400, eval_episodes=3, episodes_per_update=2)
     with jax.log_compiles(), caplog.at_level("WARNING"):
         result = pgjax.train(config)
     compiled = [line for line in caplog.messages if line.startswith("Finished XLA compilation")]
     assert len(result.history) > 3
-    assert sum("jit(step)" in line for line in compiled) == 1
-    assert sum("jit(evaluate)" in line for line in compiled) == 1
+    assert sum("jit(play)" in line for line in compiled) == 1
+    assert sum("jit(learn)" in line for line in compiled) == 1
 
 
 def test_training_twice_gives_the_same_history_and_another_seed_another():
