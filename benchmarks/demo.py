@@ -3,12 +3,13 @@
 Run by `make demo`. Each run is a process of its own, started as a user would start it; each kept
 policy is then evaluated on 100 fresh episodes in the real Gymnasium environment.
 
-`--save` keeps the figures in `benchmarks/results/demo.json`, from which the README has its table.
+`--save` keeps the figures in `benchmarks/results/demo.json` and puts their table in the README.
 """
 
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,10 @@ import tyro
 AGENTS = ("reinforce", "reparam")
 FRAMEWORKS = ("pgjax", "pgtorch")
 RESULT = Path(__file__).parent / "results" / "demo.json"
+README = Path(__file__).parent.parent / "README.md"
+IN_README = re.compile(
+    r"(<!-- table: benchmarks/results/demo.json -->\n)(.*?)(\n<!-- end of table -->)", re.DOTALL
+)
 HEADER = (
     "agent",
     "framework",
@@ -51,7 +56,7 @@ class Demo:
     seed: int = 0
     """Seed of all four runs."""
     save: bool = False
-    """Keep the figures as benchmarks/results/demo.json."""
+    """Keep the figures as benchmarks/results/demo.json, and the table in the README."""
 
 
 def main(options: Demo) -> int:
@@ -76,6 +81,8 @@ def main(options: Demo) -> int:
             "rows": [row._asdict() for row in rows],
         }
         RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+        readme = README.read_text()
+        README.write_text(IN_README.sub(lambda found: found[1] + table(rows) + found[3], readme))
     return 0 if all(row.seconds is not None for row in rows) else 1
 
 

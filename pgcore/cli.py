@@ -85,7 +85,7 @@ def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None
         argv: The arguments; by default the process's own.
     """
     try:
-        command = _parse(name, sys.argv[1:] if argv is None else list(argv))
+        command = parse(name, sys.argv[1:] if argv is None else list(argv))
         if isinstance(command, Train):
             return _train(name, load, command)
         return _eval(load, command)
@@ -114,7 +114,7 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM arrived: what a run does on Ctrl-C is right here too."""
 
 
-def _parse(name: str, argv: list[str]) -> Train | Eval:
+def parse(name: str, argv: list[str]) -> Train | Eval:
     """The command that `argv` asks for. tyro exits with 2 where it can't be parsed."""
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise unknown_choice("command", argv[0], COMMANDS)

@@ -1,10 +1,13 @@
-"""The Python examples in the README run as they stand, in order, in a fresh process."""
+"""The README's examples run as they stand, and its table is the committed result's."""
 
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from benchmarks import demo
+from pgcore import cli
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,3 +27,20 @@ def test_the_python_examples_in_the_readme_run(tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_the_readmes_table_is_that_of_the_committed_result():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = demo.IN_README.search(text)
+    assert found is not None
+    assert found[2] == demo.table(demo.read_rows())
+
+
+def test_the_readmes_commands_are_accepted_as_they_stand():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^((?:pgjax|pgtorch) .*?)(?: *#.*)?$", text, flags=re.MULTILINE)
+    assert len(commands) >= 4
+    for line in commands:
+        name, *args = line.split()
+        if "--help" not in args:
+            cli.parse(name, args)
