@@ -1,0 +1,9 @@
+"""What proves two implementations of an algorithm the same.
+
+`oracle` is a third, slow definition of every quantity in float64 NumPy; `tolerance` the rule by
+which two numbers are the same; `sides` runs PyTorch and JAX callables on the same NumPy inputs.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
