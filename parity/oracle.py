@@ -320,7 +320,7 @@ class AdamStep(NamedTuple):
     params: Params
     m: Params
     v: Params
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def adam_step(

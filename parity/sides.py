@@ -143,13 +143,14 @@ def _directed(direction: int, operation: Any, args: tuple, kwargs: dict) -> Any:
 
 def _nudged(rng: np.random.Generator, operation: Any, args: tuple, kwargs: dict) -> Any:
     import torch
+    from torch.utils._pytree import tree_leaves
 
     result = operation(*args, **kwargs)
     schema = operation._schema
     is_view = not schema.is_mutable and any(returned.alias_info for returned in schema.returns)
     if is_view or operation.overloadpacket.__name__ in ("_to_copy", "clone", "copy_"):
         return result  # nothing was computed
-    for tensor in torch.utils._pytree.tree_leaves(result):
+    for tensor in tree_leaves(result):
         if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64:
             up = torch.tensor(rng.random(tensor.shape) < 0.5)
             moved = torch.nextafter(tensor, torch.where(up, math.inf, -math.inf).to(tensor))
@@ -334,8 +335,8 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(tree, Mapping):
         children = tree.items()
-    elif isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        children = zip(tree._fields, tree, strict=True)
+    elif isinstance(tree, tuple) and (fields := getattr(tree, "_fields", None)):
+        children = zip(fields, tree, strict=True)
     elif isinstance(tree, tuple | list):
         children = enumerate(tree)
     elif tree is None:

@@ -77,7 +77,7 @@ class Mismatch(NamedTuple):
 
     stage: str
     leaf: str
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # pyright: ignore[reportIncompatibleMethodOverride]
     reference: Any
     candidate: Any
     oracle: Any
