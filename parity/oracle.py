@@ -187,9 +187,8 @@ def discounted_returns(rewards: Array, mask: Array, discount: float) -> Array:
     for b in range(rewards.shape[1]):
         following = 0.0
         for t in reversed(range(rewards.shape[0])):
-            if mask[t, b]:
-                following = float(rewards[t, b]) + discount * following
-                returns[t, b] = following
+            following = float(rewards[t, b]) + discount * following if mask[t, b] else 0.0
+            returns[t, b] = following
     return returns
 
 

@@ -1,7 +1,7 @@
 """The command line that `pgjax` and `pgtorch` share, built from `TrainConfig` with tyro.
 
-Exit codes: 0 done, 1 the run failed, 2 something given is not usable, 130 and 143 stopped by
-Ctrl-C and by SIGTERM.
+Exit codes: 0 done, solved or not; 1 the run failed; 2 something given is not usable; 130 and 143
+stopped by Ctrl-C and by SIGTERM.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import tyro
 
@@ -24,7 +24,7 @@ from pgcore.runs import RESULT, RunFolder, default_run_dir, require_absent
 from pgcore.training import Kept, Result, Update
 
 
-class Framework(NamedTuple):
+class Commands(NamedTuple):
     """What the command line needs of `pgjax` or `pgtorch`."""
 
     train: Callable[..., Result]
@@ -34,7 +34,7 @@ class Framework(NamedTuple):
 
 @dataclass(frozen=True)
 class _GivenConfig(TrainConfig):
-    """The settings of the run. The defaults learn CartPole-v1 reliably."""
+    """The settings of the run."""
 
     def __post_init__(self) -> None:
         """Checks nothing yet: tyro would wrap the error in words of its own."""
@@ -48,9 +48,9 @@ class Train:
     """Train an agent until it solves its environment, and keep its best policy."""
 
     config: tyro.conf.OmitArgPrefixes[_GivenConfig]
-    preset: str = "default"
-    """Where the settings start from: default, or article (one episode an update, per-episode
-    statistics). Options given beside it win."""
+    preset: Literal["default", "article"] = "default"
+    """Where the settings start from; options given beside it win. article is one episode an update
+    and statistics of that episode."""
     json: bool = False
     """Print one JSON object instead of sentences."""
 
@@ -76,7 +76,7 @@ EXTRAS = {"torch": "torch"}
 """Packages that the base install lacks, and the extra that brings each."""
 
 
-def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None = None) -> int:
+def run_cli(name: str, load: Callable[[], Commands], argv: Sequence[str] | None = None) -> int:
     """Runs the command `name` and returns its exit code.
 
     Args:
@@ -131,7 +131,7 @@ def parse(name: str, argv: list[str]) -> Train | Eval:
     )
 
 
-def _find_preset(argv: list[str]) -> str:
+def _find_preset(argv: list[str]) -> Any:
     """`--preset` decides the defaults of all other options, so it is looked up before them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset", default="default")
@@ -197,10 +197,10 @@ def parse_int(text: str) -> int:
         return int(number)
 
 
-def _train(name: str, load: Callable[[], Framework], command: Train) -> int:
+def _train(name: str, load: Callable[[], Commands], command: Train) -> int:
     config = command.config.checked()
     config = replace(config, run_dir=config.run_dir or default_run_dir(config, name))
-    run_dir = Path(config.run_dir or "")
+    run_dir = Path(str(config.run_dir))
     require_absent(run_dir)  # before a framework is waited for
     framework = load()
     signal.signal(signal.SIGTERM, _terminate)
@@ -250,11 +250,13 @@ def _describe_end(
     )
 
 
-def _eval(load: Callable[[], Framework], command: Eval) -> int:
+def _eval(load: Callable[[], Commands], command: Eval) -> int:
     from pgcore.evaluation import evaluate
 
     require(command.episodes >= 1, "episodes", command.episodes, "an integer of at least 1")
+    require(command.seed >= 0, "seed", command.seed, "an integer of at least 0")
     run = RunFolder.open(command.run_dir)
+    run.check_policy()
     framework = load()
     evaluation = evaluate(
         framework.make_act(*framework.load_policy(run.policy_path)),

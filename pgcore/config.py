@@ -12,7 +12,10 @@ pgcore.errors.UsageError: discount is 1.5, accepted is a number from 0 to 1
 
 import dataclasses
 import math
+import os
 from typing import Any, Literal
+
+import numpy as np
 
 from pgcore.agents import AgentName, find_agent
 from pgcore.errors import UsageError, require, unknown_choice
@@ -23,7 +26,7 @@ SCOPES: tuple[Scope, ...] = ("episode", "batch", "none")
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """The settings of a training run. The defaults learn CartPole-v1 reliably."""
+    """The settings of a training run."""
 
     agent: AgentName = "reinforce"
     """reinforce: a categorical policy. reparam: the Gaussian reparameterization-trick variant."""
@@ -49,11 +52,12 @@ class TrainConfig:
     """Solved when the last 100 training episodes and the kept policy's evaluation average this."""
     eval_episodes: int = 100
     """Fresh episodes on which a promising policy is evaluated."""
-    run_dir: str | None = None
-    """The run folder to make. None makes none (in Python) or one under runs/ (on the command
-    line), named after framework, agent, seed and time."""
+    run_dir: str | os.PathLike[str] | None = None
+    """The run folder to make. On the command line the default is a new one under runs/."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         find_agent(self.agent)
         if self.normalize not in SCOPES:
             raise unknown_choice("normalize", self.normalize, SCOPES)
@@ -82,7 +86,7 @@ class TrainConfig:
             "None or a finite number above 0",
         )
         require(
-            self.run_dir is None or bool(self.run_dir),
+            self.run_dir is None or (isinstance(self.run_dir, str) and bool(self.run_dir)),
             "run_dir",
             self.run_dir,
             "None or the path of a folder to make",
@@ -108,6 +112,13 @@ class TrainConfig:
         missing = [name for name in names if name not in values]
         require(not missing, "configuration", values, f"one that has {', '.join(missing)} too")
         return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars and paths as the plain values that JSON can hold."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _is_int(value: object, low: int, high: float = math.inf) -> bool:

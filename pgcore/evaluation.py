@@ -7,7 +7,7 @@ import numpy as np
 
 from pgcore.agents import find_agent
 from pgcore.errors import require
-from pgcore.gym import GymEpisodes, draw_reset
+from pgcore.gym import GymEpisodes, draw_reset, gym_spec
 
 Act = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """`act(obs [B, O], noise [B, A]) -> actions [B]`: a policy with its parameters bound."""
@@ -69,7 +69,7 @@ def evaluate(
     """
     require(episodes >= 1, "episodes", episodes, "an integer of at least 1")
     rng = np.random.default_rng(seed)
-    envs = GymEpisodes(env_id, episodes)
+    envs = GymEpisodes(gym_spec(env_id), episodes)
     try:
         obs = envs.reset(draw_reset(rng, env_id, episodes))
         returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)

@@ -41,15 +41,15 @@ def gym_spec(env_id: str, max_steps: int | None = None) -> GymSpec:
         env.close()
     if not isinstance(obs_space, gymnasium.spaces.Box) or len(obs_space.shape) != 1:
         raise UsageError(
-            f"env {env_id!r} observes {obs_space}, accepted is a Box of one dimension; "
+            f"env_id {env_id!r} observes {obs_space}, accepted is a Box of one dimension; "
             "wrap it, with gymnasium.wrappers.FlattenObservation for example"
         )
     if not isinstance(action_space, gymnasium.spaces.Discrete) or action_space.start != 0:
         raise UsageError(
-            f"env {env_id!r} takes actions in {action_space}, accepted is Discrete starting at 0"
+            f"env_id {env_id!r} takes actions in {action_space}, accepted is Discrete starting at 0"
         )
     if limit is None:
-        raise UsageError(f"env {env_id!r} has no step limit; give max_steps")
+        raise UsageError(f"env_id {env_id!r} has no step limit; register it with max_episode_steps")
     return GymSpec(env_id, obs_space.shape[0], int(action_space.n), int(limit))
 
 
@@ -62,10 +62,10 @@ class GymEpisodes:
     caller's to mask. Taking the first episodes to finish instead would favour short ones.
     """
 
-    def __init__(self, env_id: str, num_episodes: int, max_steps: int | None = None) -> None:
-        self.spec = gym_spec(env_id, max_steps)
+    def __init__(self, spec: GymSpec, num_episodes: int) -> None:
+        self.spec = spec
         self._envs = SyncVectorEnv(
-            [lambda: _OneEpisode(_make(env_id, max_steps))] * num_episodes,
+            [lambda: _OneEpisode(_make(spec.env_id, spec.max_steps))] * num_episodes,
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
 
@@ -134,6 +134,6 @@ def _make(env_id: str, max_steps: int | None) -> gymnasium.Env:
     try:
         return gymnasium.make(env_id, max_episode_steps=max_steps, disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:
-        raise UsageError(f"env {env_id!r} needs a package that is missing: {error}") from error
+        raise UsageError(f"env_id {env_id!r} needs a package that is missing: {error}") from error
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise UsageError(f"env is {env_id!r}, which Gymnasium cannot make: {error}") from error
+        raise UsageError(f"env_id is {env_id!r}, which Gymnasium cannot make: {error}") from error

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import TextIO
 
 from pgcore.config import TrainConfig
-from pgcore.errors import UsageError
+from pgcore.errors import UsageError, require
 from pgcore.evaluation import Evaluation
 from pgcore.files import write_atomically
+from pgcore.gym import gym_spec
 from pgcore.metrics import CSV_COLUMNS, Row, SolvedAt
+from pgcore.schema import read_policy
 
 CONFIG, SYSTEM, METRICS, POLICY, RESULT = (
     "config.json",
@@ -50,7 +52,7 @@ class RunFolder:
         Raises:
             UsageError: The folder exists already, or it cannot be made.
         """
-        path = Path(config.run_dir or default_run_dir(config, framework))
+        path = Path(str(config.run_dir))
         require_absent(path)
         try:
             path.mkdir(parents=True)
@@ -77,6 +79,18 @@ class RunFolder:
         if not isinstance(values, dict):
             raise UsageError(f"{str(path / CONFIG)!r} is damaged: it holds no table")
         return cls(path, TrainConfig.from_dict(values))
+
+    def check_policy(self) -> None:
+        """Raises a `UsageError` if the policy file is not what the configuration says."""
+        file, spec = read_policy(self.policy_path), gym_spec(self.config.env_id)
+        found = (file.agent, file.env, file.obs_dim, file.num_actions)
+        expected = (self.config.agent, spec.env_id, spec.obs_dim, spec.num_actions)
+        require(
+            found == expected,
+            f"policy file {str(self.policy_path)!r} (agent, env, observations, actions)",
+            found,
+            f"what {CONFIG} says, {expected}",
+        )
 
     @property
     def policy_path(self) -> Path:

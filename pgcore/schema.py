@@ -55,20 +55,22 @@ class PolicyFile(NamedTuple):
         return tuple(self.tensors[f"{name}.weight"].shape[0] for name in self.layers[:-num_heads])
 
 
-def write_policy(path: Path, policy: PolicyFile) -> None:
+def write_policy(path: str | Path, policy: PolicyFile) -> None:
     """Writes a policy file, atomically."""
+    path = Path(path)
     metadata = {"schema": SCHEMA, "agent": policy.agent, "env": policy.env}
     tensors = {name: np.ascontiguousarray(array) for name, array in policy.tensors.items()}
     write_atomically(path, save(tensors, metadata=metadata))
 
 
-def read_policy(path: Path) -> PolicyFile:
+def read_policy(path: str | Path) -> PolicyFile:
     """Reads a policy file and checks that it holds just the layers that its agent has.
 
     Raises:
         UsageError: The file is missing, damaged, of another schema, or its tensors are not the
             agent's: one is missing, left over, or of another shape.
     """
+    path = Path(path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

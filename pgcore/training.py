@@ -78,7 +78,7 @@ class SolveRule:
         self.best_batch_mean = -math.inf
         self.kept: Kept | None = None
 
-    def wants_evaluation(self, returns: np.ndarray) -> bool:
+    def record(self, returns: np.ndarray) -> bool:
         """Counts a batch's returns; true if its mean reaches the best batch mean so far."""
         self.recent.extend(float(value) for value in returns)
         mean = float(np.mean(returns))
@@ -107,7 +107,7 @@ class SolveRule:
         )
 
 
-class Framework(NamedTuple):
+class Trainer(NamedTuple):
     """What the host loop needs of `pgjax` or `pgtorch` for one run."""
 
     name: str
@@ -125,7 +125,7 @@ def run(
     config: TrainConfig,
     policy: Any,
     state: Any,
-    framework: Framework,
+    trainer: Trainer,
     *,
     callback: Callable[[Update], None] | None,
     started: float,
@@ -139,7 +139,7 @@ def run(
         config: The budget, the threshold, the run folder.
         policy: Handed through to the result.
         state: The framework's `TrainState` to start from.
-        framework: What a step and an evaluation are.
+        trainer: What a step and an evaluation are.
         callback: Called after each update.
         started: `time.perf_counter()` when the run began.
 
@@ -148,13 +148,13 @@ def run(
         RunError: The loss or the gradient is not finite.
     """
     rule, history = SolveRule(config.solve_threshold), []
-    folder = RunFolder.create(config, framework.name) if config.run_dir else None
+    folder = RunFolder.create(config, trainer.name) if config.run_dir else None
     ended, solved_at = "failed", None
     try:
-        for update in _updates(config, state, framework, rule, started):
+        for update in _updates(config, state, trainer, rule, started):
             if folder is not None:
                 if update.kept.update == update.row.update:
-                    framework.save_policy(folder.policy_path, config, update.kept.params)
+                    trainer.save_policy(folder.policy_path, config, update.kept.params)
                 folder.append(update.row)
             history.append(update.row)
             if callback is not None:
@@ -174,19 +174,19 @@ def run(
 
 
 def _updates(
-    config: TrainConfig, state: Any, framework: Framework, rule: SolveRule, started: float
+    config: TrainConfig, state: Any, trainer: Trainer, rule: SolveRule, started: float
 ) -> Iterator[Update]:
     """Trains, one update at a time, and feeds `rule`."""
     env_steps = episodes = num_updates = 0
     while env_steps < config.total_timesteps and not rule.solved:
-        params = framework.snapshot(state)
-        state, metrics, returns = framework.step(state)
+        params = trainer.snapshot(state)
+        state, metrics, returns = trainer.step(state)
         num_updates += 1
         env_steps += int(metrics.num_steps)
         episodes += int(metrics.num_episodes)
         _require_finite(metrics, num_updates, env_steps)
-        if rule.wants_evaluation(returns):
-            evaluation = Evaluation(framework.evaluate(params, num_updates))
+        if rule.record(returns):
+            evaluation = Evaluation(trainer.evaluate(params, num_updates))
             rule.offer(Kept(params, evaluation, num_updates))
         assert rule.kept is not None  # the first batch is the best so far
         row = Row(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pgcore.config import TrainConfig
+from pgcore.errors import require
 from pgcore.schema import PolicyFile, Tensors, read_policy, require_tensors, write_policy
 from pgjax.policies import Policy, make_policy
 
@@ -44,17 +45,25 @@ def tensors_to_params(tensors: Tensors, params: Any) -> Any:
     }
 
 
-def save_policy(path: Path, config: TrainConfig, params: Any) -> None:
+def save_policy(path: str | Path, config: TrainConfig, params: Any) -> None:
     """Writes a policy file that `pgjax` and `pgtorch` read."""
     write_policy(path, PolicyFile(config.agent, config.env_id, params_to_tensors(params)))
 
 
-def load_policy(path: Path) -> tuple[Policy, Any]:
-    """Reads a policy file of either framework and returns the policy and its parameters.
+def load_policy(path: str | Path) -> tuple[Policy, Any]:
+    """Reads a policy file of either framework, in the dtype in which it is stored.
 
     Raises:
-        UsageError: The file is missing, damaged or no policy.
+        UsageError: The file is missing, damaged or no policy, or it holds float64 while x64 is off.
     """
     file = read_policy(path)
     policy = make_policy(file.agent, file.obs_dim, file.num_actions, file.hidden_sizes)
-    return policy, tensors_to_params(file.tensors, policy.init(jax.random.key(0)))
+    dtype = file.tensors["linear1.weight"].dtype
+    require(
+        dtype != np.float64 or jnp.result_type(float) == np.float64,
+        f"dtype of {path}",
+        dtype.name,
+        "float32 while JAX's x64 mode is off; load it inside jax.enable_x64(True)",
+    )
+    template = jax.tree.map(lambda leaf: leaf.astype(dtype), policy.init(jax.random.key(0)))
+    return policy, tensors_to_params(file.tensors, template)

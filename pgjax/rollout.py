@@ -46,11 +46,10 @@ def rollout(
     Returns:
         A trajectory of length T. Everything outside its mask is zero.
     """
-    num_episodes = noise.policy.shape[1]
     state, obs = env.reset(noise.reset)
-    carry = _Carry(
-        state, obs, jnp.ones(num_episodes, jnp.bool_), jnp.zeros(num_episodes, jnp.bool_)
-    )
+    # Made from the observation, and so, under `shard_map`, split over devices as it is.
+    ended = jnp.zeros_like(obs[:, 0], jnp.bool_)
+    carry = _Carry(state, obs, running=~ended, terminated=ended)
 
     def step(carry: _Carry, noise: Float[Array, "B A"]) -> tuple[_Carry, tuple[Array, ...]]:
         sample = policy.sample(policy.apply(params, carry.obs), noise)
@@ -81,7 +80,10 @@ def _scan_until_ended(step: Any, carry: _Carry, xs: Float[Array, "T B A"]) -> tu
     padding = [(0, num_chunks * _CHUNK_STEPS - num_steps)] + [(0, 0)] * (xs.ndim - 1)
     chunks = jnp.pad(xs, padding).reshape(num_chunks, _CHUNK_STEPS, *xs.shape[1:])
     record = jax.eval_shape(step, carry, xs[0])[1]
-    records = jax.tree.map(lambda r: jnp.zeros((*chunks.shape[:2], *r.shape), r.dtype), record)
+    zero = jnp.zeros_like(xs[0, 0, 0])  # split over devices as the noise is
+    records = jax.tree.map(
+        lambda r: jnp.broadcast_to(zero.astype(r.dtype), (*chunks.shape[:2], *r.shape)), record
+    )
 
     def must_go_on(loop: tuple[Array, _Carry, Any]) -> Bool[Array, ""]:
         index, carry, _ = loop

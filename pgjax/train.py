@@ -11,9 +11,10 @@ import optax
 from jaxtyping import Array, Float
 
 from pgcore.config import TrainConfig
-from pgcore.training import Framework, Result, StepResult, Update, run
+from pgcore.training import Result, StepResult, Trainer, Update, run
 from pgjax.checkpoint import save_policy
 from pgjax.envs.base import Env
+from pgjax.envs.gymnasium import _host_errors
 from pgjax.envs.registry import make_env
 from pgjax.losses import reinforce_loss
 from pgjax.optim import make_optimizer
@@ -121,28 +122,31 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
         return StepResult(state, metrics, episode_returns(trajectory.reward, trajectory.mask))
 
     def step(state: TrainState) -> StepResult:
-        return jit_learn(state, jit_play(state.params, train_key, state.update, np.int32(0)))
+        with _host_errors():
+            trajectory = jit_play(state.params, train_key, state.update, np.int32(0))
+            return jax.block_until_ready(jit_learn(state, trajectory))
 
     def evaluate(params: Any, update: int) -> np.ndarray:
         num_batches = -(-config.eval_episodes // config.episodes_per_update)
-        trajectories = [
-            jit_play(params, eval_key, np.int32(update), np.int32(batch))
-            for batch in range(num_batches)
-        ]
-        returns = [np.sum(trajectory.reward, axis=0) for trajectory in trajectories]
+        with _host_errors():
+            trajectories = [
+                jit_play(params, eval_key, np.int32(update), np.int32(batch))
+                for batch in range(num_batches)
+            ]
+            returns = [np.sum(trajectory.reward, axis=0) for trajectory in trajectories]
         return np.concatenate(returns)[: config.eval_episodes]
 
     jit_init = jax.jit(lambda key: init(key, policy, optimizer))
     jit_play, jit_learn = jax.jit(play), jax.jit(learn)
     init_key, train_key, eval_key = jax.random.split(jax.random.key(config.seed), 3)
-    framework = Framework(
+    trainer = Trainer(
         "pgjax",
         step=step,
         snapshot=lambda state: state.params,
         evaluate=evaluate,
         save_policy=save_policy,
     )
-    return run(config, policy, jit_init(init_key), framework, callback=callback, started=started)
+    return run(config, policy, jit_init(init_key), trainer, callback=callback, started=started)
 
 
 def _without_padding(trajectory: Trajectory) -> Trajectory:

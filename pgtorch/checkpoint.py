@@ -33,18 +33,18 @@ def tensors_to_params(tensors: dict[str, np.ndarray], params: nn.Module) -> nn.M
     return loaded
 
 
-def save_policy(path: Path, config: TrainConfig, params: nn.Module) -> None:
+def save_policy(path: str | Path, config: TrainConfig, params: nn.Module) -> None:
     """Writes the policy of a run to a file that either framework reads."""
-    write_policy(Path(path), PolicyFile(config.agent, config.env_id, params_to_tensors(params)))
+    write_policy(path, PolicyFile(config.agent, config.env_id, params_to_tensors(params)))
 
 
-def load_policy(path: Path) -> tuple[Policy, nn.Module]:
+def load_policy(path: str | Path) -> tuple[Policy, nn.Module]:
     """Reads a policy that either framework wrote, in the dtype in which it is stored.
 
     Raises:
         UsageError: The file is missing or damaged, or does not hold a policy.
     """
-    file = read_policy(Path(path))
+    file = read_policy(path)
     policy = make_policy(file.agent, file.obs_dim, file.num_actions, file.hidden_sizes)
     stored = torch.tensor(file.tensors["linear1.weight"])
     template = policy.init(torch.Generator()).to(stored)

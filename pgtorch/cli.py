@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pgcore.cli import Framework, run_cli
+from pgcore.cli import Commands, run_cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -10,7 +10,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_cli("pgtorch", _load, argv)
 
 
-def _load() -> Framework:
+def _load() -> Commands:
     import pgtorch
 
-    return Framework(pgtorch.train, pgtorch.load_policy, pgtorch.make_act)
+    return Commands(pgtorch.train, pgtorch.load_policy, pgtorch.make_act)

@@ -6,7 +6,7 @@ An optimizer here is any callable from parameters to a `torch.optim.Optimizer`, 
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -36,34 +36,36 @@ def clip_by_global_norm(max_norm: float) -> Callable[[Iterable[Tensor]], Float[T
     return partial(torch.nn.utils.clip_grad_norm_, max_norm=max_norm)
 
 
-def chain(*transforms: Any) -> Callable[..., torch.optim.Optimizer]:
-    """An optimizer that first applies gradient transforms: `chain(*clips, optimizer)`.
+class _Chain(NamedTuple):
+    """An optimizer, and the clips that `update_step` applies before each of its steps.
 
-    The transforms run in order, inside `optimizer.step()`, before the step itself.
+    (A hook on the optimizer would be lost when a state is copied.)
+    """
+
+    clips: tuple[Callable[..., Any], ...]
+    optimizer: Callable[..., torch.optim.Optimizer]
+
+    def __call__(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        stepper = self.optimizer(parameters)
+        require(
+            isinstance(stepper, torch.optim.Optimizer),
+            "the last transform of chain",
+            self.optimizer,
+            "one that makes a torch.optim.Optimizer, with the clips before it",
+        )
+        return stepper
+
+
+def chain(*transforms: Any) -> Callable[..., torch.optim.Optimizer]:
+    """An optimizer with gradient transforms before it: `chain(*clips, optimizer)`.
+
+    `update_step` applies the transforms in order, and then steps.
 
     Raises:
         UsageError: When it is given the parameters, if the last transform makes no optimizer.
     """
     *clips, optimizer = transforms
-
-    def chained(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        stepper = optimizer(parameters)
-        require(
-            isinstance(stepper, torch.optim.Optimizer),
-            "the last transform of chain",
-            optimizer,
-            "one that makes a torch.optim.Optimizer, with the clips before it",
-        )
-
-        def apply_clips(stepper: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            clipped = [p for group in stepper.param_groups for p in group["params"]]
-            for clip in clips:
-                clip(clipped)
-
-        stepper.register_step_pre_hook(apply_clips)
-        return stepper
-
-    return chained
+    return _Chain(tuple(clips), optimizer)
 
 
 def make_optimizer(config: TrainConfig) -> Callable[..., torch.optim.Optimizer]:

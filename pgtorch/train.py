@@ -10,11 +10,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from pgcore.config import TrainConfig
-from pgcore.training import Framework, Result, StepResult, Update, run
+from pgcore.training import Result, StepResult, Trainer, Update, run
 from pgtorch.checkpoint import save_policy
 from pgtorch.envs.base import Env
 from pgtorch.envs.registry import make_env
@@ -41,15 +40,14 @@ def make_update_step(
 
     Args:
         policy: What the episodes were played with.
-        optimizer: Unused, since a torch optimizer is part of the state it steps; its place is kept
-            so that both frameworks are called alike.
-        config: The `discount` and the `scope` of the normalisation.
+        optimizer: What made the state's `opt_state`. Its clips are applied here, if it is a chain.
+        config: The `discount`, and what to `normalize` over.
 
     Returns:
         `update_step(state, trajectory) -> (state, metrics)`, which changes the state's parameters,
         optimizer and update count in place, and returns that same state.
     """
-    del optimizer
+    clips = getattr(optimizer, "clips", ())
 
     def update_step(state: TrainState, trajectory: Trajectory) -> tuple[TrainState, Metrics]:
         mask = trajectory.mask
@@ -67,7 +65,11 @@ def make_update_step(
 
         state.opt_state.zero_grad()
         loss.backward()
-        grad_norm = _global_norm([p.grad for p in state.params.parameters() if p.grad is not None])
+        parameters = list(state.params.parameters())
+        grads = [p.grad for p in parameters if p.grad is not None]
+        grad_norm = torch.nn.utils.get_total_norm(grads)
+        for clip in clips:
+            clip(parameters)
         state.opt_state.step()
         state.update.add_(1)
 
@@ -134,7 +136,7 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
         noise = draw_noise(policy, env, evaluation_key, config.eval_episodes)
         return _returns(rollout(policy, params, env, noise))
 
-    framework = Framework(
+    trainer = Trainer(
         "pgtorch",
         step=step,
         snapshot=lambda state: copy.deepcopy(state.params),
@@ -143,7 +145,7 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
     )
     state = init(key, policy, optimizer)
     with _one_thread():
-        return run(config, policy, state, framework, callback=callback, started=started)
+        return run(config, policy, state, trainer, callback=callback, started=started)
 
 
 @contextmanager
@@ -166,8 +168,3 @@ def _returns(trajectory: Trajectory) -> np.ndarray:
 
 def _zero_outside(mask: Tensor, values: Tensor) -> Tensor:
     return torch.where(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values, 0)
-
-
-def _global_norm(gradients: list[Tensor]) -> Float[Tensor, ""]:
-    """‖g‖ = √(Σ g²) over all parameters together."""
-    return torch.linalg.vector_norm(torch.stack([gradient.norm() for gradient in gradients]))

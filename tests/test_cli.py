@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,16 +84,17 @@ def test_greedy_evaluation_is_not_the_sampled_one(runs):
 
 
 @pytest.mark.parametrize(
-    ("framework", "sent", "code", "word"),
+    ("framework", "env_id", "sent", "code", "word"),
     [
-        ("pgjax", signal.SIGINT, 130, "interrupted"),
-        ("pgtorch", signal.SIGINT, 130, "interrupted"),
-        ("pgtorch", signal.SIGTERM, 143, "terminated"),
+        ("pgjax", "CartPole-v1", signal.SIGINT, 130, "interrupted"),
+        ("pgjax", "Acrobot-v1", signal.SIGTERM, 143, "terminated"),
+        ("pgtorch", "CartPole-v1", signal.SIGINT, 130, "interrupted"),
     ],
 )
-def test_ctrl_c_and_sigterm_keep_the_best_policy(tmp_path, framework, sent, code, word):
+def test_ctrl_c_and_sigterm_keep_the_best_policy(tmp_path, framework, env_id, sent, code, word):
     folder = tmp_path / "run"
-    settings = ["--run-dir", folder, "--solve-threshold", "1e6", "--total-timesteps", "1e9"]
+    settings = ["--run-dir", folder, "--env-id", env_id, "--eval-episodes", "2"]
+    settings += ["--solve-threshold", "1e6", "--total-timesteps", "1e9"]
     process = subprocess.Popen(
         command(framework, "train", *settings),
         stdout=subprocess.PIPE,
@@ -108,7 +110,7 @@ def test_ctrl_c_and_sigterm_keep_the_best_policy(tmp_path, framework, sent, code
     assert process.returncode == code, stderr
     assert f"{word}; the best policy so far is kept" in stdout
     assert json.loads((folder / "result.json").read_text())["ended"] == "interrupted"
-    evaluated = call("pgjax", "eval", folder, "--episodes", 2)
+    evaluated = call(framework, "eval", folder, "--episodes", 2)
     assert evaluated.returncode == 0, evaluated.stderr
 
 
@@ -139,6 +141,7 @@ BAD_CALLS = [
     (["train", "--env-id", "Blackjack-v1"], "'Blackjack-v1' observes Tuple"),
     (["eval", "nowhere"], "'nowhere' is no run folder"),
     (["eval", "nowhere", "--episodes", "0"], "episodes is 0"),
+    (["eval", "nowhere", "--seed", "-1"], "seed is -1"),
     ([], "Expected one of"),
 ]
 
@@ -182,6 +185,16 @@ def assert_matches(pattern, text):
 def test_a_run_folder_that_exists_is_refused(tmp_path, capfd):
     assert run_cli("pgjax", load_pgjax, ["train", "--run-dir", str(tmp_path)]) == 2
     assert "exists; give a path that does not" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("key", "value"), [("agent", "reinforce"), ("env_id", "Acrobot-v1")])
+def test_a_run_whose_config_and_policy_disagree_is_refused(runs, tmp_path, capfd, key, value):
+    folder = tmp_path / "run"
+    shutil.copytree(runs["pgjax"][0], folder)  # a reparam policy of CartPole-v1
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: value}))
+    assert run_cli("pgjax", load_pgjax, ["eval", str(folder)]) == 2
+    assert "accepted is what config.json says" in capfd.readouterr().err
 
 
 def test_a_missing_framework_is_one_sentence_with_the_way_to_install_it(tmp_path, capfd):

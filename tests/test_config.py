@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from pgcore.config import PRESETS, TrainConfig
@@ -42,6 +43,12 @@ def test_a_bad_setting_is_refused_by_field_value_and_what_is_accepted(settings, 
 @pytest.mark.parametrize("discount", [0, 0.0, 1, 1.0])
 def test_both_ends_of_the_discount_are_accepted(discount):
     assert TrainConfig(discount=discount).discount == discount
+
+
+def test_numpys_scalars_and_paths_become_plain_values(tmp_path):
+    config = TrainConfig(seed=np.int64(3), discount=np.float32(0.5), run_dir=tmp_path)
+    assert json.loads(json.dumps(config.to_dict()))["run_dir"] == str(tmp_path)
+    assert (config.seed, config.discount) == (3, 0.5)
 
 
 def test_a_configuration_survives_json():

@@ -14,7 +14,7 @@ from pgcore.agents import AGENTS
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
 from pgcore.evaluation import Evaluation
-from pgcore.gym import GymEpisodes
+from pgcore.gym import GymEpisodes, gym_spec
 from pgcore.metrics import CSV_COLUMNS, Row
 from pgcore.runs import RunFolder
 from pgcore.schema import SCHEMA
@@ -52,7 +52,7 @@ def test_a_policy_acts_the_same_in_both_frameworks_over_whole_episodes(tmp_path,
     save_a_policy(pgtorch, path, agent)
     acts = [framework.make_act(*framework.load_policy(path)) for framework in (pgjax, pgtorch)]
     rng = np.random.default_rng(0)
-    episodes = GymEpisodes("CartPole-v1", 50)
+    episodes = GymEpisodes(gym_spec("CartPole-v1"), 50)
     obs = episodes.reset(rng.uniform(-0.05, 0.05, (50, 4)))
     running = np.ones(50, bool)
     while running.any():

@@ -110,6 +110,19 @@ def test_every_module_of_a_package_imports_where_the_other_framework_is_missing(
     run_python("-c", BLOCK.format(package=package, blocked=blocked))
 
 
+def test_a_command_whose_framework_is_missing_says_how_to_install_it(tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None; from pgtorch.cli import main; "
+        f"sys.exit(main(['train', '--run-dir', {str(tmp_path / 'run')!r}]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2, result.stderr
+    assert "pip install 'policy-gradient-parity[torch]'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 # --- what loads when
 
 

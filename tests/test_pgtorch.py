@@ -701,25 +701,34 @@ def test_clipping_and_adam_are_torchs_own_calls():
         assert_same_parameters(state.params, model, exactly=True)
 
 
-def test_a_chain_runs_its_clips_in_order_and_ends_in_an_optimizer():
-    parameter = nn.Parameter(torch.zeros(2))
-    halve = pgtorch.clip_by_global_norm(5.0)
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_chain_runs_its_clips_in_order_before_the_step_of_a_copied_state_too(copied):
+    policy, params, env, noise = float64_case("reparam", 2, max_steps=20)
     calls = []
-    optimizer = pgtorch.chain(
-        lambda parameters: calls.append(("first", parameters[0].grad.clone())),
-        halve,
-        lambda parameters: calls.append(("last", parameters[0].grad.clone())),
-        partial(torch.optim.SGD, lr=1.0),
-    )([parameter])
-    parameter.grad = torch.tensor([6.0, 8.0])
-    optimizer.step()
-    # ‖g‖ = 10, so g · 5 / (10 + 1e-6), within two roundings of float32.
-    assert [name for name, _ in calls] == ["first", "last"]
-    assert calls[0][1].tolist() == [6.0, 8.0]
-    np.testing.assert_allclose(calls[1][1], np.array([3.0, 4.0]) / (1 + 1e-7), rtol=2.4e-7)
-    assert torch.equal(parameter.detach(), -calls[1][1])
+
+    def note(name):
+        return lambda parameters: calls.append((name, parameters[0].grad.clone()))
+
+    clip = pgtorch.clip_by_global_norm(1e-3)
+    optimizer = pgtorch.chain(note("first"), clip, note("last"), partial(torch.optim.SGD, lr=1.0))
+    state = state_of(params, optimizer)
+    state = copy.deepcopy(state) if copied else state
+    before = next(state.params.parameters()).detach().clone()
+    trajectory = pgtorch.rollout(policy, params, env, noise)
+    _, metrics = pgtorch.make_update_step(policy, optimizer, TrainConfig(agent="reparam"))(
+        state, trajectory
+    )
+    (first, raw), (last, clipped) = calls
+    assert (first, last) == ("first", "last")
+    assert metrics.grad_norm > 1e-3
+    assert_close(clipped, raw * 1e-3 / (metrics.grad_norm + 1e-6))
+    assert_close(next(state.params.parameters()).detach(), before - clipped)
+
+
+def test_a_chain_must_end_in_an_optimizer():
+    clip = pgtorch.clip_by_global_norm(1.0)
     with pytest.raises(UsageError, match="the last transform of chain"):
-        pgtorch.chain(pgtorch.adam(1e-2), halve)([parameter])
+        pgtorch.chain(pgtorch.adam(1e-2), clip)([nn.Parameter(torch.zeros(2))])
 
 
 def test_only_an_update_changes_what_it_is_given_and_returns_the_same_state():

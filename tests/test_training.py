@@ -10,7 +10,7 @@ import pytest
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError
 from pgcore.evaluation import Evaluation
-from pgcore.training import Framework, Kept, SolveRule, StepResult, run
+from pgcore.training import Kept, SolveRule, StepResult, Trainer, run
 
 
 class FakeMetrics(NamedTuple):
@@ -35,14 +35,14 @@ def fake_run(batches, evaluations, *, loss=1.0, callback=None, **settings):
         return np.full(100, float(evaluations[len(evaluated) - 1]))
 
     settings = {"total_timesteps": int(sum(sum(batch) for batch in batches))} | settings
-    framework = Framework(
+    trainer = Trainer(
         "fake",
         step=step,
         snapshot=lambda state: f"params {state}",
         evaluate=evaluate,
         save_policy=lambda path, config, params: path.write_text(params),
     )
-    result = run(TrainConfig(**settings), "policy", 0, framework, callback=callback, started=0.0)
+    result = run(TrainConfig(**settings), "policy", 0, trainer, callback=callback, started=0.0)
     return result, evaluated
 
 
@@ -80,9 +80,9 @@ def test_fewer_than_a_hundred_episodes_never_solve():
 def test_the_window_is_the_last_hundred_episodes_in_order():
     rule = SolveRule(475)
     rule.kept = Kept(None, Evaluation(np.array([500.0])), 1)
-    rule.wants_evaluation(np.array([0.0] + [500.0] * 99))
+    rule.record(np.array([0.0] + [500.0] * 99))
     assert rule.recent_mean == 495.0
-    rule.wants_evaluation(np.array([500.0]))
+    rule.record(np.array([500.0]))
     assert rule.recent_mean == 500.0
     assert rule.solved
 

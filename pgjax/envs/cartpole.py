@@ -36,7 +36,7 @@ class CartPoleState(NamedTuple):
 
 def reset(noise: Float[Array, "*batch 4"]) -> tuple[CartPoleState, Float[Array, "*batch 4"]]:
     """Starts episodes. The noise *is* the initial state."""
-    return CartPoleState(noise, jnp.zeros(noise.shape[:-1], jnp.int32)), _observe(noise)
+    return CartPoleState(noise, jnp.zeros_like(noise[..., 0], jnp.int32)), _observe(noise)
 
 
 def step(

@@ -1,7 +1,8 @@
 """Any Gymnasium environment as an `Env`, stepped on the host."""
 
-import functools
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import numpy as np
 from jax.experimental import io_callback
 from jaxtyping import Array, Int, Num
 
-from pgcore.gym import CARTPOLE, CARTPOLE_RESET_BOUND, GymEpisodes, gym_spec
+from pgcore.gym import CARTPOLE, GymEpisodes, gym_spec
+from pgjax.envs import cartpole
 from pgjax.envs.base import Env
 
 
@@ -23,25 +25,29 @@ def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> E
     """A Gymnasium environment whose episodes `rollout` can play, jitted or not.
 
     CartPole's reset noise is its initial state, any other environment's its seeds. The episodes
-    live on the host, one set for each number of episodes: only the newest state can be stepped,
-    and `vmap` is refused.
+    live on the host, one set for each number of episodes: `step` plays on from wherever they are,
+    not from an older state, and `vmap` is refused.
 
     Raises:
         UsageError: Gymnasium can't make it, or its spaces do not fit (see `pgcore.gym.gym_spec`).
     """
     spec = gym_spec(env_id, max_steps)
-    hosts: dict[int, _Host] = {}
+    hosts: dict[int, GymEpisodes] = {}
 
-    def host(num_episodes: int) -> _Host:
+    def host(num_episodes: int) -> GymEpisodes:
         if num_episodes not in hosts:
-            hosts[num_episodes] = _Host(GymEpisodes(env_id, num_episodes, max_steps))
+            hosts[num_episodes] = GymEpisodes(spec, num_episodes)
         return hosts[num_episodes]
 
     def reset(noise: Num[Array, "B ..."]) -> tuple[_GymnasiumState, Array]:
         num_episodes = noise.shape[0]
+
+        def play(noise: Array) -> np.ndarray:
+            return host(num_episodes).reset(np.asarray(noise))
+
         shape = jax.ShapeDtypeStruct((num_episodes, spec.obs_dim), jnp.float32)
-        obs = io_callback(host(num_episodes).reset, shape, noise, ordered=True)
-        return _GymnasiumState(jnp.zeros(num_episodes, jnp.int32)), obs
+        obs = io_callback(_remembering(play), shape, noise, ordered=True)
+        return _GymnasiumState(jnp.zeros_like(obs[:, 0], jnp.int32)), obs
 
     def step(
         state: _GymnasiumState, action: Int[Array, " B"]
@@ -49,6 +55,11 @@ def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> E
         num_episodes = action.shape[0]
         # Read here: inside the callback, on another thread, x64 may be off.
         dtype = jnp.result_type(float)
+
+        def play(action: Array) -> tuple[np.ndarray, ...]:
+            obs, reward, *flags = host(num_episodes).step(np.asarray(action))
+            return obs, reward.astype(dtype), *flags
+
         flags = jax.ShapeDtypeStruct((num_episodes,), jnp.bool_)
         shapes = (
             jax.ShapeDtypeStruct((num_episodes, spec.obs_dim), jnp.float32),
@@ -56,34 +67,40 @@ def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> E
             flags,
             flags,
         )
-        play = functools.partial(host(num_episodes).step, dtype)
-        results = io_callback(play, shapes, state.time, action, ordered=True)
+        results = io_callback(_remembering(play), shapes, action, ordered=True)
         return _GymnasiumState(state.time + 1), *results
 
     def draw_reset(key: Array, num_episodes: int) -> Num[Array, "B ..."]:
         if env_id == CARTPOLE:
-            bound = CARTPOLE_RESET_BOUND
-            return jax.random.uniform(key, (num_episodes, 4), minval=-bound, maxval=bound)
+            return cartpole.draw_reset(key, num_episodes)
         return jax.random.randint(key, (num_episodes,), 0, jnp.iinfo(jnp.int32).max)
 
     return Env(reset, step, draw_reset, spec.obs_dim, spec.num_actions, spec.max_steps)
 
 
-class _Host:
-    """Episodes that know how far they are, so that a stale state is noticed."""
+_raised: list[BaseException] = []
 
-    def __init__(self, episodes: GymEpisodes) -> None:
-        self._episodes = episodes
-        self._time = 0
 
-    def reset(self, noise: Array) -> np.ndarray:
-        self._time = 0
-        return self._episodes.reset(np.asarray(noise))
+def _remembering(play: Callable[..., Any]) -> Callable[..., Any]:
+    """`play`, with what it raises noted for `_host_errors`."""
 
-    def step(self, dtype: np.dtype, time: Array, action: Array) -> tuple[np.ndarray, ...]:
-        # Episodes that have ended keep their last count, so the running ones hold the largest.
-        if (newest := int(np.max(time))) > self._time:
-            raise RuntimeError(f"state of step {newest} is ahead of the episodes ({self._time})")
-        self._time += 1
-        obs, reward, terminated, truncated = self._episodes.step(np.asarray(action))
-        return obs, reward.astype(dtype), terminated, truncated
+    def remembering(*arrays: Array) -> Any:
+        try:
+            return play(*arrays)
+        except BaseException as error:
+            _raised.append(error)
+            raise
+
+    return remembering
+
+
+@contextmanager
+def _host_errors() -> Iterator[None]:
+    """Raises what an environment raised (Ctrl-C included) and not JAX's report of it."""
+    _raised.clear()
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        if not _raised:
+            raise
+        raise _raised.pop() from None

@@ -23,8 +23,8 @@ class _GymnasiumState:
 def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> Env:
     """Any Gymnasium environment with a flat Box observation and Discrete actions.
 
-    B episodes run in a `SyncVectorEnv` with NEXT_STEP autoreset, one to each copy: the step after
-    an episode's end starts another one there, which a rollout masks.
+    B episodes run in a `SyncVectorEnv` with NEXT_STEP autoreset, one to each copy, which rests
+    after its episode's end; a rollout masks what comes from it then.
 
     The noise of `reset` is the initial states themselves for CartPole, `[B, 4]`, and integer
     seeds `[B]` for any other environment. Observations are float32; rewards have the noise's
@@ -40,7 +40,7 @@ def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> E
     spec = gym_spec(env_id, max_steps)
 
     def reset(noise: Num[Tensor, "B ..."]) -> tuple[_GymnasiumState, Float[Tensor, "B O"]]:
-        episodes = GymEpisodes(env_id, len(noise), max_steps)
+        episodes = GymEpisodes(spec, len(noise))
         dtype = noise.dtype if noise.is_floating_point() else torch.get_default_dtype()
         like = torch.empty(0, dtype=dtype, device=noise.device)
         obs = torch.tensor(episodes.reset(noise.detach().cpu().numpy()), device=noise.device)
