@@ -13,6 +13,7 @@ pgcore.errors.UsageError: discount is 1.5, accepted is a number from 0 to 1
 import dataclasses
 import math
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -52,7 +53,7 @@ class TrainConfig:
     """Solved when the last 100 training episodes and the kept policy's evaluation average this."""
     eval_episodes: int = 100
     """Fresh episodes on which a promising policy is evaluated."""
-    run_dir: str | os.PathLike[str] | None = None
+    run_dir: str | Path | None = None
     """The run folder to make. On the command line the default is a new one under runs/."""
 
     def __post_init__(self) -> None:

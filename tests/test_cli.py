@@ -95,8 +95,13 @@ def test_ctrl_c_and_sigterm_keep_the_best_policy(tmp_path, framework, env_id, se
     folder = tmp_path / "run"
     settings = ["--run-dir", folder, "--env-id", env_id, "--eval-episodes", "2"]
     settings += ["--solve-threshold", "1e6", "--total-timesteps", "1e9"]
+    # A shell's background job ignores SIGINT, and so would all that it starts.
+    listening = (
+        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+    )
     process = subprocess.Popen(
-        command(framework, "train", *settings),
+        [sys.executable, "-W", "error", "-c", listening, framework, "train", *map(str, settings)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
