@@ -6,13 +6,13 @@ policy is then evaluated on 100 fresh episodes in the real Gymnasium environment
 `--save` keeps the figures in `benchmarks/results/demo.json` and puts their table in the README.
 """
 
+import datetime
 import json
 import os
 import platform
 import re
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -62,11 +62,11 @@ class Demo:
 def main(options: Demo) -> int:
     """Runs the demo; 1 if a run did not solve its environment."""
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for agent in AGENTS:
-            for framework in FRAMEWORKS:
-                print(f"\n{framework} train --agent {agent} --seed {options.seed}", flush=True)
-                rows.append(measure(framework, agent, options.seed, Path(folder)))
+    folder = Path("runs") / datetime.datetime.now().strftime("demo-%Y%m%d-%H%M%S")
+    for agent in AGENTS:
+        for framework in FRAMEWORKS:
+            print(f"\n{framework} train --agent {agent} --seed {options.seed}", flush=True)
+            rows.append(measure(framework, agent, options.seed, folder))
     print(f"\n{table(rows)}\n")
     print(
         "Solved: the last 100 training episodes average at least 475, and so does an evaluation\n"
