@@ -51,7 +51,7 @@ class TerminalProgress(AbstractContextManager):
 
     def __init__(self, stream: TextIO, total_timesteps: int) -> None:
         self._progress = Progress(
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=10),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
             console=Console(file=stream),
@@ -63,8 +63,12 @@ class TerminalProgress(AbstractContextManager):
         return self
 
     def update(self, row: Row) -> None:
-        """Shows `row`."""
-        self._progress.update(self._task, completed=row.env_steps, description=describe(row))
+        """Shows `row`, in words short enough for 80 columns."""
+        text = (
+            f"{row.episodes:,} episodes · {row.env_steps:,} steps · "
+            f"{row.steps_per_second:,.0f}/s · last 100: {row.mean_return_100:.1f}"
+        )
+        self._progress.update(self._task, completed=row.env_steps, description=text)
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()

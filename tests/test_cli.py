@@ -237,17 +237,19 @@ def test_what_is_no_integer_is_refused(text):
         parse_int(text)
 
 
-def test_a_run_in_a_terminal_shows_a_live_line():
+def test_a_run_in_a_terminal_shows_a_live_line_that_80_columns_hold(monkeypatch):
     import io
 
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
+    monkeypatch.setenv("COLUMNS", "80")
     stream = Terminal()
+    row = ROW._replace(episodes=9_999, env_steps=999_999, seconds=11.0, mean_return_100=500.0)
     with progress(1000, stream) as shown:
-        shown.update(ROW)
-    assert "2 episodes  20 steps  40 steps/s" in stream.getvalue()
+        shown.update(row)
+    assert "9,999 episodes · 999,999 steps · 90,909/s · last 100: 500.0" in stream.getvalue()
 
 
 def test_progress_elsewhere_prints_the_first_and_the_last_row(capsys):

@@ -437,7 +437,7 @@ def test_a_rounding_inside_the_computation_is_no_mismatch():
             inputs = {"logits": logits}
             alarms += not compare(reference, candidate, inputs).ok
             compare(reference, candidate, inputs, roundings=roundings).assert_ok()
-    assert alarms > 5
+    assert alarms > 0
 
 
 def test_what_rounding_can_make_excuses_no_other_error():
