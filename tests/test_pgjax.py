@@ -1,6 +1,7 @@
 """The JAX side on its own: rollouts, transformations, compilation, the training step in use."""
 
 import functools
+import signal
 
 import flax.linen as nn
 import jax
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import io_callback
 
 import pgjax
 from pgcore.config import TrainConfig
 from pgjax import envs
+from pgjax.envs.gymnasium import _host_errors, _remembering
 
 AGENTS = ["reinforce", "reparam"]
 SHORT = functools.partial(pgjax.CartPole, max_steps=50)
@@ -262,3 +265,46 @@ def test_an_action_that_does_not_exist_has_no_probability():
     distribution = pgjax.Categorical(jnp.zeros((3, 2)))
     log_prob = distribution.log_prob(jnp.array([-1, 1, 2]))
     assert np.array_equal(np.isnan(log_prob), [True, False, True])
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_jaxs_own_callback_code_arrives_as_itself(sent):
+    """As at a random moment of a run: between two steps, where no environment's code runs."""
+
+    class Stop(BaseException):
+        pass
+
+    def handler(*_):
+        raise Stop
+
+    def step(x):
+        stepped.append(x)
+        return x
+
+    def play(x):
+        io_callback(lambda: signal.raise_signal(sent), None, ordered=True)
+        return io_callback(_remembering(step), x, x, ordered=True)
+
+    def in_a_block(*acts):
+        with _host_errors():
+            for act in acts:
+                act()
+
+    def send():
+        signal.raise_signal(sent)
+
+    stepped, after = [], []
+    before = signal.signal(sent, handler)
+    try:
+        with pytest.raises(Stop):
+            in_a_block(lambda: jax.block_until_ready(jax.jit(play)(jnp.ones(3))))
+        assert not stepped  # the step after the signal is not taken
+        assert signal.getsignal(sent) is handler
+        with pytest.raises(Stop):  # no step follows: the block's end will do
+            in_a_block(send, lambda: after.append("first"))
+        with pytest.raises(Stop):  # a second signal does not wait
+            in_a_block(send, send, lambda: after.append("second"))
+        assert after == ["first"]
+        in_a_block(lambda: after.append("third"))  # nothing is left over
+    finally:
+        signal.signal(sent, before)

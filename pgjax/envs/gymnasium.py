@@ -1,7 +1,10 @@
 """Any Gymnasium environment as an `Env`, stepped on the host."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
@@ -79,6 +82,7 @@ def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> E
 
 
 _raised: list[BaseException] = []
+_held: list[Callable[[], object]] = []
 
 
 def _remembering(play: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,6 +90,7 @@ def _remembering(play: Callable[..., Any]) -> Callable[..., Any]:
 
     def remembering(*arrays: Array) -> Any:
         try:
+            _deliver()
             return play(*arrays)
         except BaseException as error:
             _raised.append(error)
@@ -99,8 +104,42 @@ def _host_errors() -> Iterator[None]:
     """Raises what an environment raised (Ctrl-C included) and not JAX's report of it."""
     _raised.clear()
     try:
-        yield
+        with _signals_held():
+            yield
     except jax.errors.JaxRuntimeError:
         if not _raised:
             raise
         raise _raised.pop() from None
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back until the next environment step, or until the block ends.
+
+    What their handlers raise in the middle of JAX's own callback code would reach the caller as
+    a `JaxRuntimeError`. A second signal acts at once: an environment may hang.
+    """
+    handlers: dict[int, Any] = {}
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if _held:
+            _held.clear()
+            handlers[number](number, frame)
+        _held.append(lambda: handlers[number](number, frame))
+
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(signal.getsignal(number)):  # the system's own way needs no help
+                handlers[number] = signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        _deliver()
+
+
+def _deliver() -> None:
+    """Acts on the signal that is held back, if there is one."""
+    if _held:
+        _held.pop()()
