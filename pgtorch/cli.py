@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pgcore.cli import Commands, run_cli
+from pgcore.cli import run_cli
+from pgcore.commands import Framework
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -10,7 +11,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_cli("pgtorch", _load, argv)
 
 
-def _load() -> Commands:
+def _load() -> Framework:
     import pgtorch
 
-    return Commands(pgtorch.train, pgtorch.load_policy, pgtorch.make_act)
+    return Framework(pgtorch.train, pgtorch.load_policy, pgtorch.make_act)
