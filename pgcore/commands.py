@@ -2,26 +2,31 @@
 
 import json
 import signal
+import statistics
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import tyro
 
 from pgcore import evaluation
 from pgcore.config import TrainConfig
-from pgcore.errors import require
-from pgcore.metrics import SolvedAt
-from pgcore.progress import progress
+from pgcore.errors import RunError, require
+from pgcore.progress import Status, describe, describe_seeds, progress
 from pgcore.runs import RESULT, RunFolder, default_run_dir, require_absent
-from pgcore.training import Kept, Result, Update
+from pgcore.seeds import SEEDS, parse_seeds, starting_points
+from pgcore.solving import Kept, UnreachableThreshold, unreachable_threshold
+from pgcore.training import Result, Update
 
 
 class Framework(NamedTuple):
     """What the commands need of `pgjax` or `pgtorch`."""
 
     train: Callable[..., Result]
+    train_seeds: Callable[..., list[Result]]
     load_policy: Callable
     make_act: Callable
 
@@ -46,6 +51,8 @@ class Train:
     preset: Literal["default", "article"] = "default"
     """Where the settings start from; options given beside it win. article is one episode an update
     and statistics of that episode."""
+    seeds: str | None = None
+    """Many seeds into one run folder, instead of --seed: 0:50 is 0 to 49, 4,8 are two."""
     json: bool = False
     """Print one JSON object instead of sentences."""
 
@@ -73,55 +80,145 @@ class Terminated(KeyboardInterrupt):
 def train(name: str, load: Callable[[], Framework], command: Train) -> int:
     """Trains, shows progress, says how it ended, and returns the exit code."""
     config = command.config.checked()
-    config = replace(config, run_dir=config.run_dir or default_run_dir(config, name))
+    seeds = None if command.seeds is None else parse_seeds(command.seeds)
+    if seeds is not None:
+        require(config.seed == 0, "seed", config.seed, "none beside --seeds: give one of the two")
+        starting_points(config, seeds, None)
+    config = replace(config, run_dir=config.run_dir or default_run_dir(config, name, seeds))
     run_dir = Path(str(config.run_dir))
     require_absent(run_dir)  # before a framework is waited for
+    if warning := unreachable_threshold(config):
+        print(f"{name}: warning: {warning}", file=sys.stderr)
     framework = load()
     signal.signal(signal.SIGTERM, _terminate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreachableThreshold)  # it was said above
+        if seeds is None:
+            stop = _train_one(framework, config, run_dir, as_json=command.json)
+        else:
+            stop = _train_seeds(framework, config, seeds, run_dir, as_json=command.json)
+    match stop:
+        case None:
+            return 0
+        case Terminated():
+            return 143
+        case KeyboardInterrupt():
+            return 130
+    print(f"{name}: the run stopped: {stop}", file=sys.stderr)
+    return 1
+
+
+Stop = KeyboardInterrupt | RunError
+"""What ends a run before its time."""
+
+
+def _train_one(
+    framework: Framework, config: TrainConfig, run_dir: Path, *, as_json: bool
+) -> Stop | None:
+    """Trains one seed and says how it ended. Raises what stopped it if there is no policy yet."""
     kept: Kept | None = None
 
     def record(update: Update) -> None:
         nonlocal kept
         kept = update.kept
-        shown.update(update.row)
+        shown.update(lambda: describe(update.row))
 
     solved_at = stop = None
     try:
         with progress(config.total_timesteps) as shown:
             solved_at = framework.train(config, callback=record).solved_at
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, RunError) as error:
         stop = error
     if kept is None:
         raise stop or KeyboardInterrupt("interrupted before the first update; no policy is kept")
-    if command.json:
+    if as_json:
         print(json.dumps(json.loads((run_dir / RESULT).read_text()) | {"run_dir": str(run_dir)}))
+        return stop
+    if stop is not None:
+        print(f"{_ended_by(stop)}; the best policy so far is kept")
+    elif solved_at is None:
+        print(f"not solved within {config.total_timesteps:,} environment steps (--total-timesteps)")
     else:
-        print(_describe_end(config, solved_at, stop))
         print(
-            f"kept policy: mean return {kept.evaluation.mean:.1f} over "
-            f"{len(kept.evaluation.returns)} episodes, from update {kept.update}"
+            f"solved {config.env_id} with {config.agent} after {solved_at.env_steps:,} "
+            f"environment steps, {solved_at.episodes:,} episodes, {solved_at.seconds:.1f} s"
         )
-        print(f"run folder: {run_dir}")
-    if stop is None:
-        return 0
-    return 143 if isinstance(stop, Terminated) else 130
+    print(
+        f"kept policy: mean return {kept.evaluation.mean:.1f} over "
+        f"{len(kept.evaluation.returns)} episodes, from update {kept.update}"
+    )
+    print(f"run folder: {run_dir}")
+    return stop
+
+
+def _train_seeds(
+    framework: Framework,
+    config: TrainConfig,
+    seeds: tuple[int, ...],
+    run_dir: Path,
+    *,
+    as_json: bool,
+) -> Stop | None:
+    """Trains many seeds and says how they ended. Raises what stopped them before any update."""
+    last: dict[int, Update] = {}
+
+    def record(seed: int, update: Update) -> None:
+        last[seed] = update
+        shown.update(status)
+
+    def status() -> Status:
+        num_ended = sum(update.is_last for update in last.values())
+        return describe_seeds([update.row for update in last.values()], num_ended, len(seeds))
+
+    stop = None
+    try:
+        with progress(config.total_timesteps * len(seeds)) as shown:
+            framework.train_seeds(config, seeds, callback=record)
+    except (KeyboardInterrupt, RunError) as error:
+        stop = error
+    if not last:
+        raise stop or KeyboardInterrupt("interrupted before the first update; no policy is kept")
+    results = {
+        seed: json.loads(path.read_text())
+        for seed in seeds
+        if (path := run_dir / f"seed-{seed}" / RESULT).exists()
+    }
+    if as_json:
+        entries = [{"seed": seed} | result for seed, result in results.items()]
+        print(json.dumps({"run_dir": str(run_dir), "seeds": entries}))
+        return stop
+    if stop is not None:
+        print(f"{_ended_by(stop)}; the best policies so far are kept")
+    print(_describe_solved(config, {seed: r["solved_at"] for seed, r in results.items()}))
+    kept = [r["evaluation"]["mean_return"] for r in results.values() if r["evaluation"]]
+    print(
+        f"kept policies: mean return {statistics.mean(kept):.1f}, "
+        f"{min(kept):.1f} at worst, each over {config.eval_episodes} episodes"
+    )
+    print(f"run folder: {run_dir} (a line a seed in {SEEDS}, a run folder a seed in seed-N)")
+    return stop
+
+
+def _describe_solved(config: TrainConfig, solved_at: dict[int, dict[str, Any] | None]) -> str:
+    steps = sorted(solved["env_steps"] for solved in solved_at.values() if solved)
+    text = f"solved {config.env_id} with {config.agent} on {len(steps)} of {len(solved_at)} seeds"
+    if steps:
+        text += (
+            f", after {statistics.median_low(steps):,} environment steps in the median of these "
+            f"({steps[0]:,} to {steps[-1]:,})"
+        )
+    unsolved = [str(seed) for seed, solved in solved_at.items() if not solved]
+    return f"{text}; not on {', '.join(unsolved)}" if unsolved and steps else text
+
+
+def _ended_by(stop: Stop) -> str:
+    if isinstance(stop, KeyboardInterrupt):
+        return str(stop) or "interrupted"
+    return "stopped"
 
 
 def _terminate(*_: object) -> None:
     raise Terminated("terminated")
-
-
-def _describe_end(
-    config: TrainConfig, solved_at: SolvedAt | None, stop: KeyboardInterrupt | None
-) -> str:
-    if stop is not None:
-        return f"{str(stop) or 'interrupted'}; the best policy so far is kept"
-    if solved_at is None:
-        return f"not solved within {config.total_timesteps:,} environment steps (--total-timesteps)"
-    return (
-        f"solved {config.env_id} with {config.agent} after {solved_at.env_steps:,} environment "
-        f"steps, {solved_at.episodes:,} episodes, {solved_at.seconds:.1f} s"
-    )
 
 
 def evaluate(load: Callable[[], Framework], command: Eval) -> int:

@@ -6,11 +6,14 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from pgcore.errors import UsageError
+from pgcore.errors import UsageError, unknown_choice
 
 CARTPOLE = "CartPole-v1"
 CARTPOLE_RESET_BOUND = 0.05
 """CartPole's initial state is uniform within ± this, in each of its four dimensions."""
+
+PACKAGES = {"ALE": ("ale-py", "ale_py")}
+"""Well-known namespaces that Gymnasium does not have itself: their package and its module."""
 
 
 class GymSpec(NamedTuple):
@@ -135,5 +138,19 @@ def _make(env_id: str, max_steps: int | None) -> gymnasium.Env:
         return gymnasium.make(env_id, max_episode_steps=max_steps, disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UsageError(f"env_id {env_id!r} needs a package that is missing: {error}") from error
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
+        module = env_id.partition(":")[0]
+        raise UsageError(
+            f"env_id {env_id!r} needs the module {module!r}, which is not installed: {error}"
+        ) from error
+    except gymnasium.error.NamespaceNotFound as error:
+        namespace = env_id.partition("/")[0]
+        package, module = PACKAGES.get(namespace, ("the package that has it", "its_module"))
+        raise UsageError(
+            f"env_id is {env_id!r}, but nothing installed has registered {namespace!r}: "
+            f"pip install {package}, and name its module too, as '{module}:{env_id}'"
+        ) from error
+    except gymnasium.error.UnregisteredEnv as error:
+        raise unknown_choice("env_id", env_id, gymnasium.registry, listed=False) from error
+    except gymnasium.error.Error as error:
         raise UsageError(f"env_id is {env_id!r}, which Gymnasium cannot make: {error}") from error

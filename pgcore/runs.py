@@ -15,16 +15,17 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 from pathlib import Path
 from typing import TextIO
 
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError, require
-from pgcore.evaluation import Evaluation
 from pgcore.files import write_atomically
 from pgcore.gym import gym_spec
 from pgcore.metrics import CSV_COLUMNS, Row, SolvedAt
 from pgcore.schema import read_policy
+from pgcore.solving import Kept
 
 CONFIG, SYSTEM, METRICS, POLICY, RESULT = (
     "config.json",
@@ -44,6 +45,7 @@ class RunFolder:
         self.path = path
         self.config = config
         self._metrics: TextIO | None = None
+        self._last: Row | None = None
 
     @classmethod
     def create(cls, config: TrainConfig, framework: str) -> "RunFolder":
@@ -53,15 +55,8 @@ class RunFolder:
             UsageError: The folder exists already, or it cannot be made.
         """
         path = Path(str(config.run_dir))
-        require_absent(path)
-        try:
-            path.mkdir(parents=True)
-        except OSError as error:
-            raise UsageError(f"run_dir {str(path)!r} cannot be made: {error}") from error
-        run = cls(path, config)
-        run._write_json(CONFIG, config.to_dict())
-        run._write_json(SYSTEM, _system(framework))
-        return run
+        make_folder(path, {CONFIG: to_json(config.to_dict()), SYSTEM: to_json(system(framework))})
+        return cls(path, config)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -103,22 +98,37 @@ class RunFolder:
             self._metrics = (self.path / METRICS).open("x", newline="", buffering=1)
             csv.writer(self._metrics).writerow(CSV_COLUMNS.values())
         csv.writer(self._metrics).writerow(getattr(row, name) for name in CSV_COLUMNS)
+        self._last = row
 
-    def finish(self, ended: str, solved_at: SolvedAt | None, evaluation: Evaluation | None) -> None:
+    def finish(
+        self,
+        ended: str,
+        solved_at: SolvedAt | None,
+        kept: Kept | None,
+        error: BaseException | None = None,
+    ) -> None:
         """Closes the folder and writes result.json.
 
         Args:
             ended: `"solved"`, `"budget spent"`, `"interrupted"` or `"failed"`.
             solved_at: What it took, if it was solved.
-            evaluation: The kept policy's; None if there was no update.
+            kept: The kept policy; None if there was no update.
+            error: What ended it, if it did not end by itself.
         """
         self.close()
+        last = self._last
         result = {
             "ended": ended,
+            "env_steps": last.env_steps if last else 0,
+            "episodes": last.episodes if last else 0,
+            "updates": last.update if last else 0,
+            "seconds": last.seconds if last else None,
             "solved_at": solved_at._asdict() if solved_at else None,
-            "evaluation": evaluation.summary() if evaluation else None,
+            "kept_update": kept.update if kept else None,
+            "evaluation": kept.evaluation.summary() if kept else None,
+            "error": str(error) or type(error).__name__ if error else None,
         }
-        self._write_json(RESULT, result)
+        write_atomically(self.path / RESULT, to_json(result))
 
     def close(self) -> None:
         """Closes metrics.csv."""
@@ -126,14 +136,37 @@ class RunFolder:
             self._metrics.close()
             self._metrics = None
 
-    def _write_json(self, name: str, values: object) -> None:
-        write_atomically(self.path / name, (json.dumps(values, indent=2) + "\n").encode())
+
+def make_folder(path: Path, files: dict[str, bytes]) -> None:
+    """Makes a folder with these files in it, all or nothing.
+
+    Raises:
+        UsageError: There is something at `path` already, or it cannot be made.
+    """
+    require_absent(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        for name, data in files.items():
+            (partial / name).write_bytes(data)
+        partial.rename(path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UsageError(f"run_dir {str(path)!r} cannot be made: {error}") from error
 
 
-def default_run_dir(config: TrainConfig, framework: str) -> str:
+def to_json(values: object) -> bytes:
+    """The text of a JSON file."""
+    return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def default_run_dir(
+    config: TrainConfig, framework: str, seeds: tuple[int, ...] | None = None
+) -> str:
     """A path under runs/ that no other run has."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    return str(Path("runs") / f"{framework}-{config.agent}-seed{config.seed}-{now}")
+    which = f"seed{config.seed}" if seeds is None else f"{len(seeds)}seeds"
+    return str(Path("runs") / f"{framework}-{config.agent}-{which}-{now}")
 
 
 def require_absent(path: Path) -> None:
@@ -142,7 +175,8 @@ def require_absent(path: Path) -> None:
         raise UsageError(f"run_dir {str(path)!r} exists; give a path that does not (--run-dir)")
 
 
-def _system(framework: str) -> dict[str, object]:
+def system(framework: str) -> dict[str, object]:
+    """What a run's figures depend on beside its configuration."""
     versions = {}
     for package in REPORTED_PACKAGES:
         try:

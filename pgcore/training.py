@@ -1,35 +1,25 @@
-"""The host side of training: counting, keeping the best policy, knowing when it is solved.
+"""The host side of training: counting, keeping the best policy, writing the run folder.
 
 What a step and an evaluation *do* belongs to `pgjax` and `pgtorch`; when to evaluate, what to
-keep and when to stop is said here once, so that both frameworks stop by the same rule.
+keep and when to stop is said here once, so that both frameworks stop by the same rule, and many
+seeds at once by the rule of one.
 """
 
-import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from pgcore.config import TrainConfig
-from pgcore.errors import RunError
 from pgcore.evaluation import Evaluation
+from pgcore.faults import Played, require_finite, require_finite_metrics
 from pgcore.metrics import Row, SolvedAt
 from pgcore.runs import RunFolder
-
-SOLVED_WINDOW = 100
-"""Training episodes that "solved" averages over."""
-
-
-class Kept(NamedTuple):
-    """The best policy so far, by evaluation."""
-
-    params: Any
-    evaluation: Evaluation
-    update: int
-    """The update whose episodes these parameters played (they are what it started from)."""
+from pgcore.schema import PolicyFile, Tensors, write_policy
+from pgcore.solving import Kept, SolveRule, warn_of_threshold
 
 
 class Update(NamedTuple):
@@ -38,6 +28,8 @@ class Update(NamedTuple):
     row: Row
     kept: Kept
     state: Any
+    is_last: bool
+    """Whether the run is over: solved, or its budget spent."""
 
 
 class Result(NamedTuple):
@@ -59,52 +51,8 @@ class StepResult(NamedTuple):
     state: Any
     metrics: Any
     """A `Metrics` of the framework, scalars that `float` takes."""
-    returns: Any
-    """Undiscounted returns of the step's episodes, `[B]`, in order of `b`."""
-
-
-class SolveRule:
-    """Keeps the best policy and says when the environment is solved.
-
-    Whenever a batch's mean return reaches the best so far, the parameters that played it are
-    evaluated on fresh episodes, and the best evaluation is kept. Solved: the last 100 training
-    episodes average at least the threshold, and so does the kept evaluation. (Policies keep
-    oscillating after they first cross the threshold, so neither alone is enough.)
-    """
-
-    def __init__(self, threshold: float) -> None:
-        self.threshold = threshold
-        self.recent: deque[float] = deque(maxlen=SOLVED_WINDOW)
-        self.best_batch_mean = -math.inf
-        self.kept: Kept | None = None
-
-    def record(self, returns: np.ndarray) -> bool:
-        """Counts a batch's returns; true if its mean reaches the best batch mean so far."""
-        self.recent.extend(float(value) for value in returns)
-        mean = float(np.mean(returns))
-        promising = mean >= self.best_batch_mean
-        self.best_batch_mean = max(self.best_batch_mean, mean)
-        return promising
-
-    def offer(self, candidate: Kept) -> None:
-        """Keeps `candidate` if it evaluates better than what is kept."""
-        if self.kept is None or candidate.evaluation.mean > self.kept.evaluation.mean:
-            self.kept = candidate
-
-    @property
-    def recent_mean(self) -> float:
-        """Mean return of the last 100 training episodes, or of all if fewer."""
-        return sum(self.recent) / len(self.recent)
-
-    @property
-    def solved(self) -> bool:
-        """Whether both averages have reached the threshold, over a full window."""
-        return (
-            len(self.recent) == SOLVED_WINDOW
-            and self.recent_mean >= self.threshold
-            and self.kept is not None
-            and self.kept.evaluation.mean >= self.threshold
-        )
+    played: Played
+    """The episodes that were learned from."""
 
 
 class Trainer(NamedTuple):
@@ -115,10 +63,147 @@ class Trainer(NamedTuple):
     """One training step."""
     snapshot: Callable[[Any], Any]
     """`state -> params`, parameters that later steps leave alone."""
-    evaluate: Callable[[Any, int], np.ndarray]
-    """`(params, update) -> returns` of fresh episodes."""
-    save_policy: Callable[[Path, TrainConfig, Any], None]
-    """`(path, config, params)`."""
+    evaluate: Callable[[Any, int], list[Played]]
+    """`(params, update) -> batches` of fresh episodes, `config.eval_episodes` at least."""
+    tensors: Callable[[Any], Tensors]
+    """`params -> arrays` by their neutral name."""
+
+
+class Run:
+    """One run: what it has done so far, its best policy, and its folder if it has one.
+
+    An update is told in two parts, for an evaluation may come between them: `count` takes what
+    was played, `conclude` what the evaluation gave. As a context manager it writes down how the
+    run ended, whatever ended it.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        framework: str,
+        tensors: Callable[[Any], Tensors],
+        *,
+        started: float,
+    ) -> None:
+        """Begins a run, and makes its folder if `config.run_dir` is set.
+
+        Args:
+            config: The budget, the threshold, the run folder.
+            framework: The name to note in the folder.
+            tensors: `params -> arrays` by their neutral name.
+            started: `time.perf_counter()` when the run began.
+
+        Raises:
+            UsageError: The run folder exists, or it cannot be made.
+        """
+        self.config = config
+        self.rule = SolveRule(config.solve_threshold)
+        self.history: list[Row] = []
+        self.env_steps = self.episodes = self.num_updates = 0
+        self._tensors = tensors
+        self._started = started
+        run_dir = config.run_dir
+        self._folder = None if run_dir is None else RunFolder.create(config, framework)
+        self._is_closed = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is solved, or the budget of environment steps is spent."""
+        return self.rule.solved or self.env_steps >= self.config.total_timesteps
+
+    def count(self, params: Any, step: StepResult) -> bool:
+        """Counts an update; true if the parameters that played it are worth an evaluation.
+
+        Raises:
+            RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
+        """
+        metrics = step.metrics
+        where = f"update {self.num_updates + 1} of {self.config.env_id}"
+        require_finite(step.played, where, episodes=self.episodes, env_steps=self.env_steps)
+        require_finite_metrics(metrics, lambda: self._tensors(params), where, self.env_steps)
+        self.num_updates += 1
+        self.env_steps += int(metrics.num_steps)
+        self.episodes += int(metrics.num_episodes)
+        return self.rule.record(step.played.returns)
+
+    def conclude(self, params: Any, step: StepResult, batches: list[Played] | None) -> Update:
+        """Finishes an update: keeps the policy if it is the best, and writes its row.
+
+        Args:
+            params: What played the update's episodes.
+            step: What `count` was given.
+            batches: The evaluation's episodes, if there was one.
+
+        Raises:
+            RunError: A reward or an observation of the evaluation is not finite.
+        """
+        if batches is not None:
+            self.rule.offer(Kept(params, self._evaluation(batches), self.num_updates))
+        kept = self.rule.kept
+        assert kept is not None  # the first batch is the best so far
+        row = Row(
+            update=self.num_updates,
+            env_steps=self.env_steps,
+            episodes=self.episodes,
+            seconds=time.perf_counter() - self._started,
+            mean_return=float(np.mean(step.played.returns)),
+            mean_return_100=self.rule.recent_mean,
+            loss=float(step.metrics.loss),
+            entropy=float(step.metrics.entropy),
+            grad_norm=float(step.metrics.grad_norm),
+            best_evaluation=kept.evaluation.mean,
+        )
+        if self._folder is not None:
+            if kept.update == self.num_updates:
+                self._save(self._folder.policy_path, params)
+            self._folder.append(row)
+        self.history.append(row)
+        return Update(row, kept, step.state, self.is_over)
+
+    def result(self, policy: Any) -> Result:
+        """What the run came to; there was at least one update."""
+        kept = self.rule.kept
+        assert kept is not None
+        return Result(policy, kept.params, self.history, self.solved_at, kept.evaluation)
+
+    @property
+    def solved_at(self) -> SolvedAt | None:
+        """What it took to solve the environment; None if it is not solved."""
+        if not self.rule.solved:
+            return None
+        last = self.history[-1]
+        return SolvedAt(last.env_steps, last.episodes, last.update, last.seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close(error)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Writes down how the run ended, by itself or by `error`; the first call counts."""
+        if self._folder is not None and not self._is_closed:
+            self._folder.finish(self._ended(error), self.solved_at, self.rule.kept, error)
+        self._is_closed = True
+
+    def _ended(self, error: BaseException | None) -> str:
+        if error is not None:
+            return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        return "solved" if self.rule.solved else "budget spent"
+
+    def _evaluation(self, batches: list[Played]) -> Evaluation:
+        where = f"the evaluation at update {self.num_updates} of {self.config.env_id}"
+        episodes = 0
+        for played in batches:
+            require_finite(played, where, episodes=episodes)
+            episodes += len(played.returns)
+        returns = np.concatenate([played.returns for played in batches])
+        return Evaluation(returns[: self.config.eval_episodes])
+
+    def _save(self, path: Path, params: Any) -> None:
+        write_policy(path, PolicyFile(self.config.agent, self.config.env_id, self._tensors(params)))
 
 
 def run(
@@ -145,69 +230,17 @@ def run(
 
     Raises:
         UsageError: The run folder exists, or it cannot be made.
-        RunError: The loss or the gradient is not finite.
+        RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
     """
-    rule, history = SolveRule(config.solve_threshold), []
-    folder = RunFolder.create(config, trainer.name) if config.run_dir else None
-    ended, solved_at = "failed", None
-    try:
-        for update in _updates(config, state, trainer, rule, started):
-            if folder is not None:
-                if update.kept.update == update.row.update:
-                    trainer.save_policy(folder.policy_path, config, update.kept.params)
-                folder.append(update.row)
-            history.append(update.row)
+    warn_of_threshold(config)
+    with Run(config, trainer.name, trainer.tensors, started=started) as training:
+        while not training.is_over:
+            params = trainer.snapshot(state)
+            step = trainer.step(state)
+            state = step.state
+            is_promising = training.count(params, step)
+            batches = trainer.evaluate(params, training.num_updates) if is_promising else None
+            update = training.conclude(params, step, batches)
             if callback is not None:
                 callback(update)
-        if rule.solved:
-            last = history[-1]
-            solved_at = SolvedAt(last.env_steps, last.episodes, last.update, last.seconds)
-        ended = "solved" if solved_at else "budget spent"
-    except KeyboardInterrupt:
-        ended = "interrupted"
-        raise
-    finally:
-        if folder is not None:
-            folder.finish(ended, solved_at, rule.kept.evaluation if rule.kept else None)
-    assert rule.kept is not None  # total_timesteps is at least 1, so there was an update
-    return Result(policy, rule.kept.params, history, solved_at, rule.kept.evaluation)
-
-
-def _updates(
-    config: TrainConfig, state: Any, trainer: Trainer, rule: SolveRule, started: float
-) -> Iterator[Update]:
-    """Trains, one update at a time, and feeds `rule`."""
-    env_steps = episodes = num_updates = 0
-    while env_steps < config.total_timesteps and not rule.solved:
-        params = trainer.snapshot(state)
-        state, metrics, returns = trainer.step(state)
-        num_updates += 1
-        env_steps += int(metrics.num_steps)
-        episodes += int(metrics.num_episodes)
-        _require_finite(metrics, num_updates, env_steps)
-        if rule.record(returns):
-            evaluation = Evaluation(trainer.evaluate(params, num_updates))
-            rule.offer(Kept(params, evaluation, num_updates))
-        assert rule.kept is not None  # the first batch is the best so far
-        row = Row(
-            update=num_updates,
-            env_steps=env_steps,
-            episodes=episodes,
-            seconds=time.perf_counter() - started,
-            mean_return=float(np.mean(returns)),
-            mean_return_100=rule.recent_mean,
-            loss=float(metrics.loss),
-            entropy=float(metrics.entropy),
-            grad_norm=float(metrics.grad_norm),
-            best_evaluation=rule.kept.evaluation.mean,
-        )
-        yield Update(row, rule.kept, state)
-
-
-def _require_finite(metrics: Any, update: int, env_steps: int) -> None:
-    for field in ("loss", "grad_norm"):
-        if not math.isfinite(value := float(getattr(metrics, field))):
-            raise RunError(
-                f"{field} is {value} at update {update} (environment step {env_steps}); "
-                "a lower learning_rate or a max_grad_norm usually helps"
-            )
+    return training.result(policy)

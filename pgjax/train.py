@@ -2,17 +2,18 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from pgcore.config import TrainConfig
+from pgcore.faults import Played
 from pgcore.training import Result, StepResult, Trainer, Update, run
-from pgjax.checkpoint import save_policy
+from pgjax.checkpoint import params_to_tensors
 from pgjax.envs.base import Env
 from pgjax.envs.gymnasium import _host_errors
 from pgjax.envs.registry import make_env
@@ -90,11 +91,14 @@ def make_train_step(
     return train_step
 
 
-def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = None) -> Result:
+def train(
+    config: TrainConfig, *, params: Any = None, callback: Callable[[Update], None] | None = None
+) -> Result:
     """Trains until the environment is solved or the budget is spent.
 
     Args:
         config: The settings; the seed decides everything random.
+        params: Parameters to start from; by default the policy draws them.
         callback: Called with an `Update` after each update.
 
     Returns:
@@ -102,51 +106,82 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
 
     Raises:
         UsageError: The environment can't be made or does not fit.
-        RunError: The loss or its gradient is not finite.
+        RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
     """
     started = time.perf_counter()
     env = make_env(config.env_id)
     policy = make_policy(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
     optimizer = make_optimizer(config)
-    update_step = make_update_step(policy, optimizer, config)
 
     # One compiled rollout plays the training episodes and, batch after batch, those of an
     # evaluation. Keys and indices are arguments, so that another seed compiles nothing anew.
-    def play(params: Any, key: Array, update: Array, batch: Array) -> Trajectory:
-        key = jax.random.fold_in(jax.random.fold_in(key, update), batch)
-        noise = draw_noise(policy, env, key, config.episodes_per_update)
-        return rollout(policy, params, env, noise)
-
-    def learn(state: TrainState, trajectory: Trajectory) -> StepResult:
-        state, metrics = update_step(state, trajectory)
-        return StepResult(state, metrics, episode_returns(trajectory.reward, trajectory.mask))
+    play = jax.jit(_make_play(policy, env, config.episodes_per_update))
+    learn = jax.jit(make_update_step(policy, optimizer, config))
+    init_key, train_key, eval_key = _run_keys(config.seed)
 
     def step(state: TrainState) -> StepResult:
         with _host_errors():
-            trajectory = jit_play(state.params, train_key, state.update, np.int32(0))
-            return jax.block_until_ready(jit_learn(state, trajectory))
+            episodes = play(state.params, train_key, state.update, np.int32(0))
+            state, metrics = jax.block_until_ready(learn(state, episodes.trajectory))
+        return StepResult(state, metrics, _played(episodes))
 
-    def evaluate(params: Any, update: int) -> np.ndarray:
-        num_batches = -(-config.eval_episodes // config.episodes_per_update)
+    def evaluate(params: Any, update: int) -> list[Played]:
         with _host_errors():
-            trajectories = [
-                jit_play(params, eval_key, np.int32(update), np.int32(batch))
-                for batch in range(num_batches)
+            return [
+                _played(play(params, eval_key, np.int32(update), np.int32(batch)))
+                for batch in range(_num_eval_batches(config))
             ]
-            returns = [np.sum(trajectory.reward, axis=0) for trajectory in trajectories]
-        return np.concatenate(returns)[: config.eval_episodes]
 
-    jit_init = jax.jit(lambda key: init(key, policy, optimizer))
-    jit_play, jit_learn = jax.jit(play), jax.jit(learn)
-    init_key, train_key, eval_key = jax.random.split(jax.random.key(config.seed), 3)
     trainer = Trainer(
         "pgjax",
         step=step,
         snapshot=lambda state: state.params,
         evaluate=evaluate,
-        save_policy=save_policy,
+        tensors=params_to_tensors,
     )
-    return run(config, policy, jit_init(init_key), trainer, callback=callback, started=started)
+    first = jax.jit(policy.init)(init_key) if params is None else params
+    state = init(init_key, _starting_from(first, policy), optimizer)
+    return run(config, policy, state, trainer, callback=callback, started=started)
+
+
+class _Episodes(NamedTuple):
+    """What `_make_play` plays."""
+
+    trajectory: Trajectory
+    returns: Float[Array, " B"]
+    is_finite: Bool[Array, ""]
+
+
+def _make_play(policy: Policy, env: Env, num_episodes: int) -> Callable[..., _Episodes]:
+    """`play(params, key, update, batch)`: fresh episodes, other ones for each update and batch."""
+
+    def play(params: Any, key: Array, update: Array, batch: Array) -> _Episodes:
+        key = jax.random.fold_in(jax.random.fold_in(key, update), batch)
+        trajectory = rollout(policy, params, env, draw_noise(policy, env, key, num_episodes))
+        obs, reward = trajectory.obs, trajectory.reward  # zero outside the mask
+        is_finite = jnp.isfinite(obs).all() & jnp.isfinite(reward).all()
+        return _Episodes(trajectory, episode_returns(reward, trajectory.mask), is_finite)
+
+    return play
+
+
+def _played(episodes: _Episodes) -> Played:
+    returns = np.asarray(episodes.returns, np.float64)
+    return Played(returns, episodes.is_finite, lambda: episodes.trajectory)
+
+
+def _run_keys(seed: int | Array) -> Array:
+    """Keys of a run's initial parameters, of its training and of its evaluations."""
+    return jax.random.split(jax.random.key(seed), 3)
+
+
+def _num_eval_batches(config: TrainConfig) -> int:
+    return -(-config.eval_episodes // config.episodes_per_update)
+
+
+def _starting_from(params: Any, policy: Policy) -> Policy:
+    """The policy with `params` as its initial parameters."""
+    return policy._replace(init=lambda key: params)
 
 
 def _without_padding(trajectory: Trajectory) -> Trajectory:

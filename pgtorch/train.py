@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pgcore.config import TrainConfig
+from pgcore.faults import Played
 from pgcore.training import Result, StepResult, Trainer, Update, run
-from pgtorch.checkpoint import save_policy
+from pgtorch.checkpoint import params_to_tensors
 from pgtorch.envs.base import Env
 from pgtorch.envs.registry import make_env
 from pgtorch.losses import reinforce_loss
@@ -101,7 +101,12 @@ def make_train_step(
     return train_step
 
 
-def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = None) -> Result:
+def train(
+    config: TrainConfig,
+    *,
+    params: torch.nn.Module | None = None,
+    callback: Callable[[Update], None] | None = None,
+) -> Result:
     """Trains an agent in Gymnasium's environment until it is solved or the budget is spent.
 
     All randomness comes from one generator, seeded with `config.seed`; the evaluations have
@@ -110,11 +115,12 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
 
     Args:
         config: The run's settings.
+        params: A module to start from, which is copied; by default the policy makes one.
         callback: Called with a `pgcore.training.Update` after each update.
 
     Raises:
         UsageError: Gymnasium cannot make the environment, or its spaces are of another kind.
-        RunError: The loss or the gradient is no longer finite.
+        RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
     """
     started = time.perf_counter()
     key = torch.Generator().manual_seed(config.seed)
@@ -130,20 +136,24 @@ def train(config: TrainConfig, *, callback: Callable[[Update], None] | None = No
         noise = draw_noise(policy, env, key, config.episodes_per_update)
         trajectory = rollout(policy, state.params, env, noise)
         state, metrics = update_step(state, trajectory)
-        return StepResult(state, metrics, _returns(trajectory))
+        return StepResult(state, metrics, _played(trajectory))
 
-    def evaluate(params: torch.nn.Module, update: int) -> np.ndarray:
+    def evaluate(params: torch.nn.Module, update: int) -> list[Played]:
         noise = draw_noise(policy, env, evaluation_key, config.eval_episodes)
-        return _returns(rollout(policy, params, env, noise))
+        return [_played(rollout(policy, params, env, noise))]
 
     trainer = Trainer(
         "pgtorch",
         step=step,
         snapshot=lambda state: copy.deepcopy(state.params),
         evaluate=evaluate,
-        save_policy=save_policy,
+        tensors=params_to_tensors,
     )
-    state = init(key, policy, optimizer)
+    if params is not None:
+        first = copy.deepcopy(params)
+        state = init(key, policy._replace(init=lambda key: first), optimizer)
+    else:
+        state = init(key, policy, optimizer)
     with _one_thread():
         return run(config, policy, state, trainer, callback=callback, started=started)
 
@@ -162,8 +172,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-def _returns(trajectory: Trajectory) -> np.ndarray:
-    return episode_returns(trajectory.reward, trajectory.mask).numpy()
+def _played(trajectory: Trajectory) -> Played:
+    obs, reward, mask = trajectory.obs, trajectory.reward, trajectory.mask  # zero outside the mask
+    is_finite = torch.isfinite(obs).all() & torch.isfinite(reward).all()
+    return Played(episode_returns(reward, mask).double().numpy(), is_finite, lambda: trajectory)
 
 
 def _zero_outside(mask: Tensor, values: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
 from pgcore.evaluation import Evaluation
 from pgcore.gym import GymEpisodes, gym_spec
-from pgcore.metrics import CSV_COLUMNS, Row
+from pgcore.metrics import CSV_COLUMNS, Row, SolvedAt
 from pgcore.runs import RunFolder
 from pgcore.schema import SCHEMA
-from pgcore.training import SolvedAt
+from pgcore.solving import Kept
 
 AGENT_NAMES = list(AGENTS)
 ROW = Row(1, 20, 2, 0.5, 10.0, 10.0, -1.0, 0.7, 3.0, 11.0)
@@ -137,7 +137,8 @@ def test_a_run_folder_holds_config_versions_metrics_and_result(tmp_path):
     lines = (run.path / "metrics.csv").read_text().splitlines()
     assert lines[0] == ",".join(CSV_COLUMNS.values())
     assert lines[1] == lines[2] == "1,20,2,0.5,40.0,10.0,10.0,-1.0,0.7,3.0,11.0"
-    run.finish("solved", SolvedAt(20, 2, 1, 0.5), Evaluation(np.array([9.0, 11.0])))
+    kept = Kept(None, Evaluation(np.array([9.0, 11.0])), 1)
+    run.finish("solved", SolvedAt(20, 2, 1, 0.5), kept)
     result = json.loads((run.path / "result.json").read_text())
     assert result["ended"] == "solved"
     assert result["solved_at"] == {"env_steps": 20, "episodes": 2, "updates": 1, "seconds": 0.5}

@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError
 from pgcore.evaluation import Evaluation
-from pgcore.training import Kept, SolveRule, StepResult, Trainer, run
+from pgcore.faults import Played
+from pgcore.solving import Kept, SolveRule
+from pgcore.training import StepResult, Trainer, run
 
 
 class FakeMetrics(NamedTuple):
@@ -21,6 +24,10 @@ class FakeMetrics(NamedTuple):
     num_steps: int
 
 
+def played(returns, trajectory=None):
+    return Played(returns, trajectory is None, lambda: trajectory)
+
+
 def fake_run(batches, evaluations, *, loss=1.0, callback=None, **settings):
     """Runs the host loop on scripted batches; the "state" is the number of updates done."""
     evaluated = []
@@ -28,11 +35,11 @@ def fake_run(batches, evaluations, *, loss=1.0, callback=None, **settings):
     def step(update):
         returns = np.asarray(batches[update], float)
         metrics = FakeMetrics(loss, 1.0, 0.5, len(returns), int(returns.sum()))
-        return StepResult(update + 1, metrics, returns)
+        return StepResult(update + 1, metrics, played(returns))
 
     def evaluate(params, update):
         evaluated.append((params, update))
-        return np.full(100, float(evaluations[len(evaluated) - 1]))
+        return [played(np.full(100, float(evaluations[len(evaluated) - 1])))]
 
     settings = {"total_timesteps": int(sum(sum(batch) for batch in batches))} | settings
     trainer = Trainer(
@@ -40,7 +47,7 @@ def fake_run(batches, evaluations, *, loss=1.0, callback=None, **settings):
         step=step,
         snapshot=lambda state: f"params {state}",
         evaluate=evaluate,
-        save_policy=lambda path, config, params: path.write_text(params),
+        tensors=lambda params: {"played_by": np.array([int(params.removeprefix("params "))])},
     )
     result = run(TrainConfig(**settings), "policy", 0, trainer, callback=callback, started=0.0)
     return result, evaluated
@@ -102,9 +109,13 @@ def test_the_callback_sees_every_update_with_what_is_kept():
     assert [update.state for update in seen] == [1, 2, 3]
 
 
+def kept_in(folder):
+    return load_file(folder / "policy.safetensors")["played_by"].item()
+
+
 def test_a_run_folder_has_the_kept_policy_a_row_for_each_update_and_how_it_ended(tmp_path):
     fake_run([[1], [2], [1]], [5, 6], run_dir=str(tmp_path / "run"))
-    assert (tmp_path / "run" / "policy.safetensors").read_text() == "params 1"
+    assert kept_in(tmp_path / "run") == 1
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 4
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["ended"], result["solved_at"]) == ("budget spent", None)
@@ -124,13 +135,13 @@ def test_a_run_that_stops_early_leaves_its_folder_whole_and_says_how_it_ended(
     with pytest.raises(error):
         fake_run([[1], [2], [1]], [5, 6], run_dir=str(tmp_path / "run"), callback=stop_after_two)
     assert json.loads((tmp_path / "run" / "result.json").read_text())["ended"] == ended
-    assert (tmp_path / "run" / "policy.safetensors").read_text() == "params 1"
+    assert kept_in(tmp_path / "run") == 1
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(loss):
-    with pytest.raises(RunError, match=f"loss is {loss} at update 1 .environment step 10"):
+    with pytest.raises(RunError, match=f"loss is {loss} in update 1 of CartPole-v1"):
         fake_run([[10]], [1], loss=loss)
 
 

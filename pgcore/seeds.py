@@ -1,0 +1,286 @@
+"""Many seeds of one configuration: one folder, one table, each seed a run like any other.
+
+A folder of seeds holds `config.json` (the first seed's), `system.json`, `seeds.csv` (a line a
+seed) and `seed-<N>/`, a run folder, for each.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pgcore.config import TrainConfig
+from pgcore.errors import RunError, require
+from pgcore.faults import Played
+from pgcore.files import write_atomically
+from pgcore.runs import CONFIG, RESULT, SYSTEM, make_folder, system, to_json
+from pgcore.schema import Tensors
+from pgcore.solving import warn_of_threshold
+from pgcore.training import Result, Run, StepResult, Update
+
+SEEDS = "seeds.csv"
+"""The table of a folder of seeds."""
+SEEDS_COLUMNS: tuple[str, ...] = (
+    "seed",
+    "ended",
+    "env_steps",
+    "episodes",
+    "updates",
+    "seconds",
+    "kept_update",
+    "evaluation_return",
+)
+"""Its columns. All but the seed are empty while a seed's run goes on."""
+MAX_SEEDS = 10_000
+"""More is taken for a slip of the keyboard."""
+
+SeedsCallback = Callable[[int, Update], None]
+"""`callback(seed, update)`, called after each update of each seed."""
+
+
+class SeedsError(RunError):
+    """Some seeds could not go on.
+
+    Attributes:
+        results: The other seeds' results.
+        errors: What stopped each that did not.
+    """
+
+    def __init__(self, results: dict[int, Result], errors: dict[int, RunError]) -> None:
+        self.results = results
+        self.errors = errors
+        reasons = "; ".join(f"seed {seed}: {error}" for seed, error in errors.items())
+        super().__init__(f"{len(errors)} of {len(results) + len(errors)} seeds stopped: {reasons}")
+
+
+class LanesTrainer(NamedTuple):
+    """What the host loop needs of a framework that steps many seeds, its lanes, at once."""
+
+    name: str
+    step: Callable[[Any], tuple[Any, list[StepResult]]]
+    """`states -> (states, results)`, one result a lane."""
+    snapshot: Callable[[Any, int], Any]
+    """`(states, lane) -> params`."""
+    evaluate: Callable[[Any, list[tuple[int, int]]], list[list[Played]]]
+    """`(states, [(lane, update), …]) -> batches` of fresh episodes for each of these."""
+    tensors: Callable[[Any], Tensors]
+    """`params -> arrays` by their neutral name."""
+
+
+def train_lanes(
+    config: TrainConfig,
+    seeds: Sequence[int],
+    policy: Any,
+    states: Any,
+    trainer: LanesTrainer,
+    *,
+    callback: SeedsCallback | None,
+    started: float,
+) -> list[Result]:
+    """Trains all seeds at once, each until it is solved or its own budget is spent.
+
+    Args:
+        config: The settings. `run_dir` is the folder of all.
+        seeds: One for each lane.
+        policy: Handed through to the results.
+        states: What `trainer.step` takes first.
+        trainer: What a step and an evaluation are.
+        callback: Called after each update of each seed.
+        started: `time.perf_counter()` when the run began.
+
+    Returns:
+        One result a seed, in the order of `seeds`.
+
+    Raises:
+        UsageError: The folder exists, or it cannot be made.
+        SeedsError: Something was not finite in a seed's run; the others went on to their ends.
+    """
+    warn_of_threshold(config)
+    folder = SeedsFolder.create(config, seeds, trainer.name)
+    with ExitStack() as stack:
+        runs: list[Run] = []
+        for seed in seeds:
+            stack.callback(folder.note, seed)
+            run = Run(seed_config(config, seed), trainer.name, trainer.tensors, started=started)
+            runs.append(stack.enter_context(run))
+        errors = _step_until_over(runs, seeds, states, trainer, folder, callback)
+    results = {
+        seed: run.result(policy)
+        for seed, run in zip(seeds, runs, strict=True)
+        if seed not in errors
+    }
+    return _all_or_error(results, errors)
+
+
+def train_in_turn(
+    train: Callable[..., Result],
+    config: TrainConfig,
+    seeds: Sequence[int],
+    framework: str,
+    *,
+    callback: SeedsCallback | None,
+) -> list[Result]:
+    """Trains one seed after another; otherwise as `train_lanes`.
+
+    Args:
+        train: `(config, *, callback) -> Result` of one seed.
+        config: The settings. `run_dir` is the folder of all.
+        seeds: The seeds.
+        framework: The name to note in the folder.
+        callback: Called after each update of each seed.
+    """
+    folder = SeedsFolder.create(config, seeds, framework)
+    results: dict[int, Result] = {}
+    errors: dict[int, RunError] = {}
+    for seed in seeds:
+        report = None if callback is None else partial(callback, seed)
+        try:
+            results[seed] = train(seed_config(config, seed), callback=report)
+        except RunError as error:
+            errors[seed] = error
+        finally:
+            folder.note(seed)
+    return _all_or_error(results, errors)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds as a range without its end, or as a list.
+
+    >>> parse_seeds("0:3"), parse_seeds("4,8")
+    ((0, 1, 2), (4, 8))
+
+    Raises:
+        UsageError: `text` is neither, or it has no seed.
+    """
+    try:
+        if ":" in text:
+            first, end = (int(part) for part in text.split(":"))
+            seeds = range(first, end)
+        else:
+            seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        seeds = ()
+    require(
+        len(seeds) > 0, "seeds", text, "a range such as 0:50 (50 is left out) or a list, 4,8,15"
+    )
+    require(len(seeds) <= MAX_SEEDS, "seeds", text, f"at most {MAX_SEEDS:,} seeds")
+    return tuple(seeds)
+
+
+def starting_points(
+    config: TrainConfig, seeds: Sequence[int], params: Sequence[Any] | None
+) -> dict[int, Any]:
+    """The parameters that each seed starts from, None where the policy draws them.
+
+    Raises:
+        UsageError: A seed is none, or is given twice, or `params` has not one entry for each.
+    """
+    require(len(set(seeds)) == len(seeds) > 0, "seeds", list(seeds), "one or more, each once")
+    checked = [seed_config(config, seed).seed for seed in seeds]
+    starts = [None] * len(seeds) if params is None else list(params)
+    require(len(starts) == len(seeds), "params", f"of {len(starts)} entries", "one entry a seed")
+    return dict(zip(checked, starts, strict=True))
+
+
+def seed_config(config: TrainConfig, seed: int) -> TrainConfig:
+    """The configuration of one seed's run, in its own folder inside that of all."""
+    run_dir = None if config.run_dir is None else Path(config.run_dir) / f"seed-{seed}"
+    return replace(config, seed=seed, run_dir=run_dir)
+
+
+class SeedsFolder:
+    """The folder of many seeds' runs, with a table that has a line for each.
+
+    Without a path there is no folder, and nothing is written.
+    """
+
+    def __init__(self, path: Path | None, seeds: Sequence[int]) -> None:
+        self._path = path
+        self._lines: dict[int, dict[str, object]] = {seed: {"seed": seed} for seed in seeds}
+
+    @classmethod
+    def create(cls, config: TrainConfig, seeds: Sequence[int], framework: str) -> "SeedsFolder":
+        """Makes the folder `config.run_dir`, if that is set, for these seeds.
+
+        Raises:
+            UsageError: The folder exists, or it cannot be made.
+        """
+        path = None if config.run_dir is None else Path(config.run_dir)
+        folder = cls(path, seeds)
+        if path is not None:
+            first = replace(config, seed=seeds[0])
+            files = {CONFIG: to_json(first.to_dict()), SYSTEM: to_json(system(framework))}
+            make_folder(path, files | {SEEDS: folder._table()})
+        return folder
+
+    def note(self, seed: int) -> None:
+        """Enters how a seed's run ended, as its own folder says, if it has begun at all."""
+        if self._path is None or not (path := self._path / f"seed-{seed}" / RESULT).exists():
+            return
+        result = json.loads(path.read_text())
+        self._lines[seed] |= {name: result[name] for name in SEEDS_COLUMNS if name in result}
+        self._lines[seed] |= {"evaluation_return": (result["evaluation"] or {}).get("mean_return")}
+        write_atomically(self._path / SEEDS, self._table())
+
+    def _table(self) -> bytes:
+        text = io.StringIO()
+        table = csv.DictWriter(text, SEEDS_COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(self._lines.values())
+        return text.getvalue().encode()
+
+
+def _step_until_over(
+    runs: list[Run],
+    seeds: Sequence[int],
+    states: Any,
+    trainer: LanesTrainer,
+    folder: SeedsFolder,
+    callback: SeedsCallback | None,
+) -> dict[int, RunError]:
+    """Steps all lanes until each run is over, and returns what stopped those that failed."""
+    errors: dict[int, RunError] = {}
+
+    @contextmanager
+    def caught(lane: int) -> Iterator[None]:
+        try:
+            yield
+        except RunError as error:
+            errors[seeds[lane]] = error
+            end(lane, error)
+
+    def end(lane: int, error: RunError | None = None) -> None:
+        runs[lane].close(error)
+        active.remove(lane)
+        folder.note(seeds[lane])
+
+    active = list(range(len(runs)))
+    while active:
+        played_with, (states, steps) = states, trainer.step(states)
+        params = {lane: trainer.snapshot(played_with, lane) for lane in active}
+        promising = []
+        for lane in list(active):
+            with caught(lane):
+                if runs[lane].count(params[lane], steps[lane]):
+                    promising.append(lane)
+        asked = [(lane, runs[lane].num_updates) for lane in promising]
+        batches = dict(zip(promising, trainer.evaluate(played_with, asked), strict=True))
+        for lane in list(active):
+            with caught(lane):
+                update = runs[lane].conclude(params[lane], steps[lane], batches.get(lane))
+                if callback is not None:
+                    callback(seeds[lane], update)
+                if update.is_last:
+                    end(lane)
+    return errors
+
+
+def _all_or_error(results: dict[int, Result], errors: dict[int, RunError]) -> list[Result]:
+    if errors:
+        raise SeedsError(results, errors)
+    return list(results.values())

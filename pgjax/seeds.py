@@ -1,0 +1,138 @@
+"""Many seeds of one configuration, all in one vmapped call."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from pgcore.config import TrainConfig
+from pgcore.faults import Played
+from pgcore.gym import CARTPOLE
+from pgcore.seeds import LanesTrainer, SeedsCallback, starting_points, train_in_turn, train_lanes
+from pgcore.training import Result, StepResult
+from pgjax.checkpoint import params_to_tensors
+from pgjax.envs.registry import make_env
+from pgjax.optim import make_optimizer
+from pgjax.policies import make_policy
+from pgjax.train import (
+    _Episodes,
+    _make_play,
+    _num_eval_batches,
+    _run_keys,
+    _starting_from,
+    init,
+    make_update_step,
+    train,
+)
+from pgjax.types import TrainState
+
+
+def train_seeds(
+    config: TrainConfig,
+    seeds: Sequence[int],
+    *,
+    params: Sequence[Any] | None = None,
+    callback: SeedsCallback | None = None,
+) -> list[Result]:
+    """Trains many seeds, each as `train` would alone: by its own noise, until it is solved.
+
+    The seeds are lanes of one `vmap`; what vectorising rounds otherwise is all that differs from
+    runs of their own. An environment that steps on the host can't be mapped: its seeds are
+    trained one after another.
+
+    Args:
+        config: The settings; its seed is not used. With `run_dir` set it leaves one folder: a
+            table, `seeds.csv`, and a run folder for each seed.
+        seeds: Each from 0 to 2^32 - 1, and each once.
+        params: Parameters for each seed to start from; by default the policy draws them.
+        callback: Called with `(seed, update)` after each update of each seed.
+
+    Returns:
+        One result a seed, in the order of `seeds`.
+
+    Raises:
+        UsageError: A seed is none or given twice, the environment can't be made or does not fit.
+        SeedsError: Something was not finite in a seed's run; the others went on to their ends.
+    """
+    started = time.perf_counter()
+    starts = starting_points(config, seeds, params)
+    seeds = list(starts)
+    if config.env_id != CARTPOLE:
+        return train_in_turn(
+            lambda one, **options: train(one, params=starts[one.seed], **options),
+            config,
+            seeds,
+            "pgjax",
+            callback=callback,
+        )
+    env = make_env(config.env_id)
+    policy = make_policy(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
+    optimizer = make_optimizer(config)
+    num_lanes, num_batches = len(seeds), _num_eval_batches(config)
+    keys = jax.vmap(_run_keys)(jnp.array(seeds, jnp.uint32))
+
+    def play_lanes(params: Any, keys: Array, lanes: Any, updates: Any, batches: Any) -> _Episodes:
+        """One batch of episodes for each of `lanes`, in which a lane may come more than once."""
+        chosen = jax.tree.map(lambda leaf: leaf[lanes], params)
+        return jax.vmap(_make_play(policy, env, config.episodes_per_update))(
+            chosen, keys[lanes], updates, batches
+        )
+
+    play = jax.jit(play_lanes)
+    learn = jax.jit(jax.vmap(make_update_step(policy, optimizer, config)))
+
+    def step(states: TrainState) -> tuple[TrainState, list[StepResult]]:
+        lanes = np.arange(num_lanes)
+        episodes = play(states.params, keys[:, 1], lanes, states.update, np.zeros_like(lanes))
+        states, metrics = learn(states, episodes.trajectory)
+        states_on_host, metrics_on_host = jax.tree.map(np.asarray, (states, metrics))
+        return states, [
+            StepResult(_lane(states_on_host, lane), _lane(metrics_on_host, lane), played)
+            for lane, played in enumerate(_split(episodes))
+        ]
+
+    def evaluate(states: TrainState, asked: list[tuple[int, int]]) -> list[list[Played]]:
+        """Packs the asked-for batches into calls of the training episodes' shape."""
+        wanted = [(lane, update, batch) for lane, update in asked for batch in range(num_batches)]
+        played: list[Played] = []
+        for start in range(0, len(wanted), num_lanes):
+            group = wanted[start : start + num_lanes]
+            filled = group + group[:1] * (num_lanes - len(group))
+            episodes = play(states.params, keys[:, 2], *np.array(filled, np.int32).T)
+            played += _split(episodes)[: len(group)]
+        return [played[i : i + num_batches] for i in range(0, len(played), num_batches)]
+
+    trainer = LanesTrainer(
+        "pgjax",
+        step=step,
+        snapshot=lambda states, lane: jax.tree.map(
+            jnp.asarray, _lane(jax.tree.map(np.asarray, states.params), lane)
+        ),
+        evaluate=evaluate,
+        tensors=params_to_tensors,
+    )
+    draw = jax.jit(policy.init)
+    first = [
+        init(key, _starting_from(draw(key) if start is None else start, policy), optimizer)
+        for key, start in zip(keys[:, 0], starts.values(), strict=True)
+    ]
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *first)
+    return train_lanes(config, seeds, policy, states, trainer, callback=callback, started=started)
+
+
+def _lane(tree: Any, lane: int) -> Any:
+    """One lane of each array of the tree."""
+    return jax.tree.map(lambda leaf: leaf[lane], tree)
+
+
+def _split(episodes: _Episodes) -> list[Played]:
+    """Each lane's episodes."""
+    returns, is_finite = np.asarray(episodes.returns, np.float64), np.asarray(episodes.is_finite)
+    return [
+        Played(returns[lane], is_finite[lane], lambda lane=lane: _lane(episodes.trajectory, lane))
+        for lane in range(len(returns))
+    ]
