@@ -23,6 +23,8 @@ from pgcore.errors import UsageError, require, unknown_choice
 
 Scope = Literal["episode", "batch", "none"]
 SCOPES: tuple[Scope, ...] = ("episode", "batch", "none")
+LARGEST_LEARNING_RATE = 1e37
+"""Adam divides by 1 − b1 = 0.1 at first, and float32 ends at 3.4e38."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +70,10 @@ class TrainConfig:
             value = getattr(self, field)
             require(_is_int(value, 1), field, value, "an integer of at least 1")
         require(
-            _is_real(self.learning_rate) and self.learning_rate > 0,
+            _is_real(self.learning_rate) and 0 < self.learning_rate < LARGEST_LEARNING_RATE,
             "learning_rate",
             self.learning_rate,
-            "a finite number above 0",
+            f"a number above 0 (and below {LARGEST_LEARNING_RATE:g})",
         )
         require(
             _is_real(self.discount) and 0 <= self.discount <= 1,

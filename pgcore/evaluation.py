@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pgcore.agents import find_agent
-from pgcore.errors import require
+from pgcore.errors import RunError, require
 from pgcore.gym import GymEpisodes, draw_reset, gym_spec
 
 Act = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -66,6 +66,10 @@ def evaluate(
         seed: Seed of the initial states and of the noise. Both frameworks' policies meet the
             same episodes under the same seed.
         greedy: Act on zero noise, which is the most likely action.
+
+    Raises:
+        UsageError: Gymnasium can't make the environment, or its spaces do not fit.
+        RunError: The environment returned an observation or a reward that is not finite.
     """
     require(episodes >= 1, "episodes", episodes, "an integer of at least 1")
     rng = np.random.default_rng(seed)
@@ -74,11 +78,28 @@ def evaluate(
         obs = envs.reset(draw_reset(rng, env_id, episodes))
         returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
         shape = (episodes, envs.spec.num_actions)
+        step = 0
         while running.any():
+            _require_finite("the observation", obs, running, step, env_id)
             noise = np.zeros(shape) if greedy else find_agent(agent).draw_noise(rng, shape)
             obs, reward, terminated, truncated = envs.step(act(obs, noise))
+            step += 1
+            _require_finite("the reward", reward, running, step, env_id)
             returns += np.where(running, reward, 0.0)
             running &= ~(terminated | truncated)
     finally:
         envs.close()
     return Evaluation(returns)
+
+
+def _require_finite(
+    name: str, values: np.ndarray, running: np.ndarray, step: int, env_id: str
+) -> None:
+    """Raises a `RunError` if a running episode's values, `[B]` or `[B, O]`, are not finite."""
+    is_bad = running & ~np.isfinite(values).reshape(len(running), -1).all(axis=1)
+    if is_bad.any():
+        episode = int(np.argmax(is_bad))
+        raise RunError(
+            f"{name} after step {step} of episode {episode + 1} of {env_id} is "
+            f"{values[episode].tolist()}; what an environment returns must be finite"
+        )

@@ -68,7 +68,7 @@ def read_policy(path: str | Path) -> PolicyFile:
 
     Raises:
         UsageError: The file is missing, damaged, of another schema, or its tensors are not the
-            agent's: one is missing, left over, or of another shape.
+            agent's: one is missing, left over, of another shape, or not finite.
     """
     path = Path(path)
     try:
@@ -115,3 +115,6 @@ def _require_complete(policy: PolicyFile, path: Path) -> None:
             f"policy file {str(path)!r} has {names}, which is no {policy.agent} policy"
         ) from error
     require_tensors(policy.tensors, tensor_shapes(layers), f"policy file {str(path)!r}")
+    for name, array in policy.tensors.items():
+        finite = bool(np.isfinite(array).all())
+        require(finite, f"{name} in policy file {str(path)!r}", array.tolist(), "finite numbers")
