@@ -329,11 +329,12 @@ def test_thousands_are_written_as_k(tmp_path):
     ]
 
 
-def test_no_text_leaves_the_picture_or_covers_another(tmp_path):
+@pytest.mark.parametrize("length", [5, 42, 100])  # 42 is a default run folder's
+def test_no_text_leaves_the_picture_or_covers_another(tmp_path, length):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     paths = [
-        write_run(tmp_path / f"pgjax-reparam-seed{seed}-20250101-120000-123456", framework=name)
+        write_run(tmp_path / (f"{seed}-" + 20 * "reparam-")[:length], framework=name)
         for seed, name in enumerate(["pgjax", "pgtorch"] * 5)
     ]
     figure = draw_paths(*paths, write_seeds(tmp_path / "seeds", {0: A, 1: B}))
