@@ -12,12 +12,22 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from pgcore.commands import Eval, Framework, GivenConfig, Terminated, Train, evaluate, train
+from pgcore.commands import (
+    Eval,
+    Framework,
+    GivenConfig,
+    Plot,
+    Terminated,
+    Train,
+    evaluate,
+    plot,
+    train,
+)
 from pgcore.config import PRESETS
 from pgcore.errors import RunError, UsageError, unknown_choice
 
-COMMANDS = ("train", "eval")
-EXTRAS = {"torch": "torch"}
+COMMANDS = ("train", "eval", "plot")
+EXTRAS = {"torch": "torch", "matplotlib": "report"}
 """Packages that the base install lacks, and the extra that brings each."""
 
 
@@ -33,6 +43,8 @@ def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None
         command = parse(name, sys.argv[1:] if argv is None else list(argv))
         if isinstance(command, Train):
             return train(name, load, command)
+        if isinstance(command, Plot):
+            return plot(command)
         return evaluate(load, command)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
@@ -55,7 +67,7 @@ def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None
         return 143 if isinstance(stop, Terminated) else 130
 
 
-def parse(name: str, argv: list[str]) -> Train | Eval:
+def parse(name: str, argv: list[str]) -> Train | Eval | Plot:
     """The command that `argv` asks for. tyro exits with 2 where it can't be parsed."""
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise unknown_choice("command", argv[0], COMMANDS)
@@ -63,10 +75,11 @@ def parse(name: str, argv: list[str]) -> Train | Eval:
     defaults = Train(GivenConfig(**vars(PRESETS[preset])), preset)
     train_type = Annotated[Train, tyro.conf.subcommand("train", default=defaults)]
     eval_type = Annotated[Eval, tyro.conf.subcommand("eval")]
+    plot_type = Annotated[Plot, tyro.conf.subcommand("plot")]
     return tyro.cli(
-        train_type | eval_type,
+        train_type | eval_type | plot_type,
         prog=name,
-        description=f"Train and evaluate the article's policy-gradient agents ({name}).",
+        description=f"Train, evaluate and plot the article's policy-gradient agents ({name}).",
         args=argv,
         registry=_registry(),
     )

@@ -1,4 +1,4 @@
-"""What the commands `train` and `eval` do, for `pgjax` and `pgtorch` alike."""
+"""What the commands `train`, `eval` and `plot` do, for `pgjax` and `pgtorch` alike."""
 
 import json
 import signal
@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
 from pgcore import evaluation
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError, require
+from pgcore.plots import plot_runs
 from pgcore.progress import Status, describe, describe_seeds, progress
 from pgcore.runs import RESULT, RunFolder, default_run_dir, require_absent
 from pgcore.seeds import SEEDS, parse_seeds, starting_points
@@ -71,6 +72,19 @@ class Eval:
     """Always take the most likely action."""
     json: bool = False
     """Print one JSON object instead of a sentence."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Plot the learning curves of runs into one picture."""
+
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN...", help_behavior_hint=""),
+    ]
+    """Run folders and folders of several seeds, of one environment: a curve for each."""
+    out: Path = Path("curves.png")
+    """The picture to write, .png, .svg or .pdf; an older one is replaced."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -245,4 +259,12 @@ def evaluate(load: Callable[[], Framework], command: Eval) -> int:
             f"{run.config.agent} on {run.config.env_id}: mean return {result.mean:.1f} over "
             f"{command.episodes} episodes (95% interval of the mean {low:.1f} to {high:.1f})"
         )
+    return 0
+
+
+def plot(command: Plot) -> int:
+    """Draws the runs' learning curves, says what was written, and returns the exit code."""
+    names = plot_runs(command.runs, command.out)
+    num = "1 run" if len(names) == 1 else f"{len(names)} runs"
+    print(f"{command.out}: {num}, {'; '.join(names)}")
     return 0

@@ -1,5 +1,6 @@
 """The record of a training run: one row an update, and when it was solved."""
 
+import csv
 from typing import NamedTuple
 
 
@@ -56,3 +57,39 @@ CSV_COLUMNS: dict[str, str] = {
     "best_evaluation": "eval/episodic_return",
 }
 """`Row`'s attributes and their columns in metrics.csv, named as CleanRL names them."""
+
+
+def parse_rows(text: str) -> list[Row]:
+    """The rows of a metrics.csv.
+
+    Columns that `Row` lacks are passed over. So is a last line without its line end: a process
+    that was killed can leave half of one.
+
+    Raises:
+        ValueError: A column or a value is missing, a value is no number, or the environment steps
+            do not rise from row to row. It says in which line.
+    """
+    whole_lines = text[: text.rfind("\n") + 1].splitlines()
+    if not whole_lines:
+        return []
+    header, *records = csv.reader(whole_lines)
+    missing = [CSV_COLUMNS[name] for name in Row._fields if CSV_COLUMNS[name] not in header]
+    if missing:
+        raise ValueError(f"it has no column {', '.join(missing)}")
+    rows: list[Row] = []
+    for number, record in enumerate(records, start=2):
+        try:
+            rows.append(_parse_row(header, record))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        if len(rows) > 1 and rows[-1].env_steps <= rows[-2].env_steps:
+            raise ValueError(f"line {number}: {CSV_COLUMNS['env_steps']} does not rise")
+    return rows
+
+
+def _parse_row(header: list[str], record: list[str]) -> Row:
+    if len(record) != len(header):
+        raise ValueError(f"it has {len(record)} values, and the header {len(header)}")
+    cells = dict(zip(header, record, strict=True))
+    types = Row.__annotations__  # int or float
+    return Row(*(types[name](cells[CSV_COLUMNS[name]]) for name in Row._fields))

@@ -7,6 +7,9 @@
 | metrics.csv        | one row an update, columns named as CleanRL's                       |
 | policy.safetensors | the kept policy, in the neutral schema; replaced when a better comes |
 | result.json        | how it ended; absent while the run goes on                          |
+
+A run of several seeds leaves a folder of such folders, `seed-N` for each, with a table of them,
+seeds.csv.
 """
 
 import csv
@@ -15,15 +18,16 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError, require
 from pgcore.files import write_atomically
 from pgcore.gym import gym_spec
-from pgcore.metrics import CSV_COLUMNS, Row, SolvedAt
+from pgcore.metrics import CSV_COLUMNS, Row, SolvedAt, parse_rows
 from pgcore.schema import read_policy
 from pgcore.solving import Kept
 
@@ -34,6 +38,8 @@ CONFIG, SYSTEM, METRICS, POLICY, RESULT = (
     "policy.safetensors",
     "result.json",
 )
+SEEDS = "seeds.csv"
+"""What a folder of several seeds has and a single run has not."""
 REPORTED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "gymnasium", "numpy")
 REPORTED_FLAGS = ("XLA_FLAGS", "JAX_ENABLE_X64", "JAX_PLATFORMS", "OMP_NUM_THREADS")
 
@@ -65,15 +71,7 @@ class RunFolder:
         Raises:
             UsageError: It is no run folder, or its configuration cannot be read.
         """
-        try:
-            values = json.loads((path / CONFIG).read_text())
-        except OSError as error:
-            raise UsageError(f"{str(path)!r} is no run folder: {error}") from error
-        except ValueError as error:
-            raise UsageError(f"{str(path / CONFIG)!r} is damaged: {error}") from error
-        if not isinstance(values, dict):
-            raise UsageError(f"{str(path / CONFIG)!r} is damaged: it holds no table")
-        return cls(path, TrainConfig.from_dict(values))
+        return cls(path, TrainConfig.from_dict(_read_table(path / CONFIG)))
 
     def check_policy(self) -> None:
         """Raises a `UsageError` if the policy file is not what the configuration says."""
@@ -91,6 +89,23 @@ class RunFolder:
     def policy_path(self) -> Path:
         """Where the kept policy is."""
         return self.path / POLICY
+
+    def read_rows(self) -> list[Row]:
+        """Reads metrics.csv, as far as it is written.
+
+        Raises:
+            UsageError: It is missing, damaged, or without a row.
+        """
+        path = self.path / METRICS
+        try:
+            rows = parse_rows(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"{str(self.path)!r} has no update to read: {error}") from error
+        except (ValueError, csv.Error) as error:
+            raise UsageError(f"{str(path)!r} is damaged: {error}") from error
+        if not rows:
+            raise UsageError(f"{str(path)!r} holds no row: the run's first update is not done")
+        return rows
 
     def append(self, row: Row) -> None:
         """Adds a row to metrics.csv."""
@@ -158,6 +173,53 @@ def make_folder(path: Path, files: dict[str, bytes]) -> None:
 def to_json(values: object) -> bytes:
     """The text of a JSON file."""
     return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def open_runs(path: Path) -> list[RunFolder]:
+    """Opens a run folder, or each `seed-N` in a folder of several seeds, in order of N.
+
+    Raises:
+        UsageError: It is neither, or a configuration cannot be read.
+    """
+    if not (path / SEEDS).exists():
+        return [RunFolder.open(path)]
+    numbered = {
+        int(match[1]): folder
+        for folder in path.iterdir()
+        if (match := re.fullmatch(r"seed-(\d+)", folder.name))
+    }
+    if not numbered:
+        raise UsageError(f"{str(path)!r} has a {SEEDS}, but no folder seed-N")
+    return [RunFolder.open(folder) for _, folder in sorted(numbered.items())]
+
+
+def read_framework(path: Path) -> str:
+    """Which framework made the run, or the folder of several seeds, at `path`.
+
+    Raises:
+        UsageError: Its system.json cannot be read or does not say.
+    """
+    framework = _read_table(path / SYSTEM).get("framework")
+    if not isinstance(framework, str):
+        raise UsageError(f"{str(path / SYSTEM)!r} is damaged: it names no framework")
+    return framework
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    """Reads a JSON file of a run folder.
+
+    Raises:
+        UsageError: It is missing, or it is no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"{str(path.parent)!r} is no run folder: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{str(path)!r} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{str(path)!r} is damaged: it holds no table")
+    return values
 
 
 def default_run_dir(

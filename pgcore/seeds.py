@@ -18,13 +18,11 @@ from pgcore.config import TrainConfig
 from pgcore.errors import RunError, require
 from pgcore.faults import Played
 from pgcore.files import write_atomically
-from pgcore.runs import CONFIG, RESULT, SYSTEM, make_folder, system, to_json
+from pgcore.runs import CONFIG, RESULT, SEEDS, SYSTEM, make_folder, system, to_json
 from pgcore.schema import Tensors
 from pgcore.solving import warn_of_threshold
 from pgcore.training import Result, Run, StepResult, Update
 
-SEEDS = "seeds.csv"
-"""The table of a folder of seeds."""
 SEEDS_COLUMNS: tuple[str, ...] = (
     "seed",
     "ended",

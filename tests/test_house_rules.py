@@ -16,7 +16,7 @@ PACKAGES = ("pgcore", "pgjax", "pgtorch", "parity")
 FRAMEWORKS = {"jax", "jaxlib", "flax", "optax", "torch"}
 TYPING = {"jaxtyping", "lazy_loader", "numpy"}
 THIRD_PARTY = {
-    "pgcore": TYPING | {"gymnasium", "rich", "tyro", "safetensors"},
+    "pgcore": TYPING | {"gymnasium", "matplotlib", "rich", "tyro", "safetensors"},
     "pgjax": TYPING | {"pgcore", "jax", "flax", "optax"},
     "pgtorch": TYPING | {"pgcore", "torch"},
     "parity": TYPING | FRAMEWORKS | {"pgcore", "pgjax", "pgtorch", "mpmath", "hypothesis"},
@@ -133,7 +133,7 @@ def test_importing_a_package_loads_no_framework(package):
 
 
 @pytest.mark.parametrize("command", ["pgjax", "pgtorch"])
-@pytest.mark.parametrize("arguments", [[], ["train"], ["eval"]], ids=["bare", "train", "eval"])
+@pytest.mark.parametrize("arguments", [[], ["train"], ["eval"], ["plot"]], ids=str)
 def test_help_loads_no_framework(command, arguments):
     result = run_python("-X", "importtime", "-m", command, *arguments, "--help")
     loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
