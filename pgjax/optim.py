@@ -24,7 +24,7 @@ def adam(
 
     The state is `optax.ScaleByAdamState(count, mu, nu)`. In float32 `1 − b2ᵗ` cancels and is off
     by 7e-6 at the first step; `−expm1(t · log b2)`, with the logarithm taken in Python's float64,
-    is exact to rounding.
+    is exact to rounding. So `b1` and `b2` are Python numbers; `learning_rate` may be traced.
     """
 
     def init(params: Any) -> optax.ScaleByAdamState:

@@ -1,4 +1,4 @@
-"""The README's examples run as they stand, and its table is the committed result's."""
+"""The examples of the README and of `docs/` run as they stand; the README's table is generated."""
 
 import os
 import re
@@ -6,18 +6,34 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks import demo
 from pgcore import cli
 
 ROOT = Path(__file__).parent.parent
+PAGES = {path.name: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+PAGES["README.md"] = (ROOT / "README.md").read_text("utf-8")
 
 
-def test_the_python_examples_in_the_readme_run(tmp_path):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    examples = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    assert examples
-    script = tmp_path / "readme.py"
-    script.write_text("\n".join(examples), encoding="utf-8")
+def blocks(page: str, language: str) -> str:
+    """A page's code blocks in one language, in order."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], flags=re.MULTILINE | re.DOTALL)
+    return "\n".join(found)
+
+
+def pages_with(language: str) -> list[str]:
+    return sorted(page for page in PAGES if blocks(page, language))
+
+
+def test_the_readme_and_the_recipes_have_examples():
+    assert {"README.md", "recipes.md"} <= set(pages_with("python"))
+
+
+@pytest.mark.parametrize("page", pages_with("python"))
+def test_the_python_examples_of_a_page_run(page, tmp_path):
+    script = tmp_path / "examples.py"
+    script.write_text(blocks(page, "python"), encoding="utf-8")
     result = subprocess.run(
         [sys.executable, "-W", "error", script],
         cwd=tmp_path,
@@ -29,18 +45,34 @@ def test_the_python_examples_in_the_readme_run(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-def test_the_readmes_table_is_that_of_the_committed_result():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = demo.IN_README.search(text)
-    assert found is not None
-    assert found[2] == demo.table(demo.read_rows())
-
-
-def test_the_readmes_commands_are_accepted_as_they_stand():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^((?:pgjax|pgtorch) .*?)(?: *#.*)?$", text, flags=re.MULTILINE)
-    assert len(commands) >= 4
+@pytest.mark.parametrize("page", pages_with("sh"))
+def test_the_commands_of_a_page_are_accepted_as_they_stand(page):
+    shell = blocks(page, "sh")
+    commands = re.findall(r"^((?:pgjax|pgtorch) .*?)(?: *#.*)?$", shell, flags=re.MULTILINE)
+    assert len(commands) >= 4 or page != "README.md"
     for line in commands:
         name, *args = line.split()
         if "--help" not in args:
             cli.parse(name, args)
+
+
+def test_every_link_between_the_pages_leads_to_a_file_and_a_heading():
+    for page, text in PAGES.items():
+        folder = ROOT if page == "README.md" else ROOT / "docs"
+        for target in re.findall(r"\]\(([^):]+)\)", text):
+            path, _, anchor = target.partition("#")
+            file = folder / path if path else folder / page
+            assert file.exists(), f"{page}: {target}"
+            assert not anchor or anchor in anchors(file), f"{page}: {target}"
+
+
+def anchors(file: Path) -> set[str]:
+    """What GitHub makes of a page's headings: lower case, hyphens, no punctuation."""
+    headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readmes_table_is_that_of_the_committed_result():
+    found = demo.IN_README.search(PAGES["README.md"])
+    assert found is not None
+    assert found[2] == demo.table(demo.read_rows())
