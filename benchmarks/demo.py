@@ -8,9 +8,6 @@ policy is then evaluated on 100 fresh episodes in the real Gymnasium environment
 
 import datetime
 import json
-import os
-import platform
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,13 +16,10 @@ from typing import NamedTuple
 
 import tyro
 
+from benchmarks import results
+
 AGENTS = ("reinforce", "reparam")
 FRAMEWORKS = ("pgjax", "pgtorch")
-RESULT = Path(__file__).parent / "results" / "demo.json"
-README = Path(__file__).parent.parent / "README.md"
-IN_README = re.compile(
-    r"(<!-- table: benchmarks/results/demo.json -->\n)(.*?)(\n<!-- end of table -->)", re.DOTALL
-)
 HEADER = (
     "agent",
     "framework",
@@ -74,15 +68,9 @@ def main(options: Demo) -> int:
         "is 100 fresh episodes of the kept policy in Gymnasium's own environment."
     )
     if options.save:
-        RESULT.parent.mkdir(exist_ok=True)
-        figures = {
-            "command": f"make demo (python -m benchmarks.demo --seed {options.seed} --save)",
-            "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}",
-            "rows": [row._asdict() for row in rows],
-        }
-        RESULT.write_text(json.dumps(figures, indent=2) + "\n")
-        readme = README.read_text()
-        README.write_text(IN_README.sub(lambda found: found[1] + table(rows) + found[3], readme))
+        command = f"make demo (python -m benchmarks.demo --seed {options.seed} --save)"
+        results.save("demo", command, {"rows": [row._asdict() for row in rows]})
+        results.put_table("README.md", "demo", table(rows))
     return 0 if all(row.seconds is not None for row in rows) else 1
 
 
@@ -109,17 +97,13 @@ def measure(framework: str, agent: str, seed: int, folder: Path) -> DemoRow:
 
 
 def table(rows: list[DemoRow]) -> str:
-    """The rows as a table that reads well in a terminal and in Markdown."""
-    cells = [HEADER, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
-    lines = [f"| {' | '.join(map(str.ljust, line, widths))} |" for line in cells]
-    rule = f"| {' | '.join('-' * width for width in widths)} |"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    """The rows as a table."""
+    return results.table(HEADER, [_cells(row) for row in rows])
 
 
 def read_rows() -> list[DemoRow]:
     """The rows of the committed result."""
-    return [DemoRow(**row) for row in json.loads(RESULT.read_text())["rows"]]
+    return [DemoRow(**row) for row in results.load("demo")["rows"]]
 
 
 def _cells(row: DemoRow) -> tuple[str, ...]:

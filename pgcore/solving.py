@@ -44,22 +44,28 @@ class SolveRule:
     Whenever a batch's mean return reaches the best so far, the parameters that played it are
     evaluated on fresh episodes, and the best evaluation is kept. Solved: the last 100 training
     episodes average at least the threshold, and so does the kept evaluation. (Policies keep
-    oscillating after they first cross the threshold, so neither alone is enough.)
+    oscillating after they first cross the threshold, so neither alone is enough.) A kept evaluation
+    that is as high as can be ends the evaluations: none could be better.
+
+    Args:
+        threshold: What both averages have to reach.
+        highest: The highest return that an episode can have, if it is known.
     """
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, highest: float = math.inf) -> None:
         self.threshold = threshold
+        self.highest = highest
         self.recent: deque[float] = deque(maxlen=SOLVED_WINDOW)
         self.best_batch_mean = -math.inf
         self.kept: Kept | None = None
 
     def record(self, returns: np.ndarray) -> bool:
-        """Counts a batch's returns; true if its mean reaches the best batch mean so far."""
+        """Counts a batch's returns; true if what played it should be evaluated."""
         self.recent.extend(float(value) for value in returns)
         mean = float(np.mean(returns))
         promising = mean >= self.best_batch_mean
         self.best_batch_mean = max(self.best_batch_mean, mean)
-        return promising
+        return promising and not (self.kept and self.kept.evaluation.mean >= self.highest)
 
     def offer(self, candidate: Kept) -> None:
         """Keeps `candidate` if it evaluates better than what is kept."""
@@ -82,9 +88,14 @@ class SolveRule:
         )
 
 
+def highest_return(env_id: str) -> float:
+    """What no episode's undiscounted return exceeds; infinite where nothing is known."""
+    return HIGHEST_RETURNS.get(env_id, math.inf)
+
+
 def unreachable_threshold(config: TrainConfig) -> str | None:
     """Why `solve_threshold` can't be reached, or None if it may be."""
-    highest = HIGHEST_RETURNS.get(config.env_id, math.inf)
+    highest = highest_return(config.env_id)
     if config.solve_threshold <= highest:
         return None
     usual = gymnasium.spec(config.env_id).reward_threshold

@@ -19,7 +19,7 @@ from pgcore.faults import Played, require_finite, require_finite_metrics
 from pgcore.metrics import Row, SolvedAt
 from pgcore.runs import RunFolder
 from pgcore.schema import PolicyFile, Tensors, write_policy
-from pgcore.solving import Kept, SolveRule, warn_of_threshold
+from pgcore.solving import Kept, SolveRule, highest_return, warn_of_threshold
 
 
 class Update(NamedTuple):
@@ -97,7 +97,7 @@ class Run:
             UsageError: The run folder exists, or it cannot be made.
         """
         self.config = config
-        self.rule = SolveRule(config.solve_threshold)
+        self.rule = SolveRule(config.solve_threshold, highest_return(config.env_id))
         self.history: list[Row] = []
         self.env_steps = self.episodes = self.num_updates = 0
         self._tensors = tensors

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import demo
+from benchmarks import demo, results
 from pgcore import cli
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +73,4 @@ def anchors(file: Path) -> set[str]:
 
 
 def test_the_readmes_table_is_that_of_the_committed_result():
-    found = demo.IN_README.search(PAGES["README.md"])
-    assert found is not None
-    assert found[2] == demo.table(demo.read_rows())
+    assert results.table_in("README.md", "demo") == demo.table(demo.read_rows())

@@ -70,6 +70,11 @@ def test_the_best_evaluation_is_kept_and_a_tie_keeps_the_earlier():
     assert result.evaluation.mean == 9
 
 
+def test_a_policy_that_cannot_be_bettered_ends_the_evaluations():
+    _, evaluated = fake_run([[10]] * 5, [499, 500, 1])  # CartPole's episodes return 500 at most
+    assert [update for _, update in evaluated] == [1, 2]
+
+
 def test_a_run_is_solved_when_window_and_evaluation_both_reach_the_threshold():
     batches = [[500] * 50] * 4
     result, _ = fake_run(batches, [474, 480, 0, 0])
