@@ -1,6 +1,8 @@
 """The two commands as a person uses them: fresh processes, exit codes, what is printed and left."""
 
 import csv
+import importlib
+import io
 import json
 import os
 import shutil
@@ -12,7 +14,9 @@ import time
 import pytest
 
 from pgcore.cli import parse_int, run_cli
-from pgcore.progress import progress
+from pgcore.config import TrainConfig
+from pgcore.progress import describe, describe_seeds, progress
+from pgcore.solving import UnreachableThreshold
 from tests.test_files import ROW
 
 FRAMEWORKS = ["pgjax", "pgtorch"]
@@ -248,24 +252,86 @@ def test_what_is_no_integer_is_refused(text):
         parse_int(text)
 
 
-def test_a_run_in_a_terminal_shows_a_live_line_that_80_columns_hold(monkeypatch):
-    import io
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
 
+def shown_in_a_terminal(status, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     stream = Terminal()
-    row = ROW._replace(episodes=9_999, env_steps=999_999, seconds=11.0, mean_return_100=500.0)
     with progress(1000, stream) as shown:
-        shown.update(row)
-    assert "9,999 episodes · 999,999 steps · 90,909/s · last 100: 500.0" in stream.getvalue()
+        shown.update(lambda: status)
+    return stream.getvalue()
+
+
+def test_a_run_in_a_terminal_shows_a_live_line_that_80_columns_hold(monkeypatch):
+    row = ROW._replace(episodes=9_999, env_steps=999_999, seconds=11.0, mean_return_100=500.0)
+    shown = shown_in_a_terminal(describe(row), monkeypatch)
+    assert "9,999 episodes · 999,999 steps · 90,909/s · last 100: 500.0" in shown
+
+
+def test_seeds_in_a_terminal_show_a_live_line_that_80_columns_hold(monkeypatch):
+    rows = [
+        ROW._replace(env_steps=9_999_999, seconds=11.0, mean_return_100=mean)
+        for mean in (9.0, 500.0, 500.0)
+    ]
+    shown = shown_in_a_terminal(describe_seeds(rows, 47, 50), monkeypatch)
+    assert "47/50 seeds · 29,999,997 steps · 2,727,272/s · last 100: 500.0" in shown
 
 
 def test_progress_elsewhere_prints_the_first_and_the_last_row(capsys):
     with progress(1000) as shown:
         for update in range(3):
-            shown.update(ROW._replace(update=update, episodes=update))
+            row = ROW._replace(update=update, episodes=update)
+            shown.update(lambda row=row: describe(row))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines] == ["0", "2"]
+
+
+def test_train_with_seeds_leaves_one_folder_and_says_how_the_seeds_ended(tmp_path, capfd):
+    folder = tmp_path / "run"
+    settings = ["--total-timesteps", "200", "--eval-episodes", "2", "--run-dir", str(folder)]
+    assert run_cli("pgjax", load_pgjax, ["train", "--seeds", "3,8", *settings]) == 0
+    out, err = capfd.readouterr()
+    assert "solved CartPole-v1 with reinforce on 0 of 2 seeds" in out
+    assert "each over 2 episodes" in out
+    assert "2 of 2 seeds ended" in err
+    table = list(csv.DictReader((folder / "seeds.csv").read_text().splitlines()))
+    assert [line["seed"] for line in table] == ["3", "8"]
+    assert run_cli("pgjax", load_pgjax, ["eval", str(folder / "seed-8"), "--episodes", "2"]) == 0
+
+
+def test_train_with_seeds_prints_one_json_object_on_request(tmp_path, capfd):
+    settings = ["--total-timesteps", "1", "--eval-episodes", "2", "--json"]
+    args = ["train", "--seeds", "0:2", "--run-dir", str(tmp_path / "run"), *settings]
+    assert run_cli("pgtorch", load_pgtorch, args) == 0
+    printed = json.loads(capfd.readouterr().out)
+    assert printed["run_dir"] == str(tmp_path / "run")
+    assert [(seed["seed"], seed["ended"]) for seed in printed["seeds"]] == [
+        (0, "budget spent"),
+        (1, "budget spent"),
+    ]
+
+
+def test_a_threshold_that_cannot_be_reached_is_a_warning_and_no_error(tmp_path, capfd):
+    settings = ["--total-timesteps", "1", "--eval-episodes", "2", "--solve-threshold", "500.5"]
+    args = ["train", "--run-dir", str(tmp_path / "run"), *settings]
+    assert run_cli("pgtorch", load_pgtorch, args) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == (
+        "pgtorch: warning: solve_threshold is 500.5, but no episode of CartPole-v1 returns more "
+        "than 500: the run will spend its whole budget of 1 environment steps (Gymnasium's own "
+        "threshold is 475)"
+    )
+    assert len([line for line in lines if "threshold" in line]) == 1
+
+
+@pytest.mark.parametrize("train", ["pgjax.train", "pgtorch.train", "pgjax.train_seeds"])
+def test_a_threshold_that_cannot_be_reached_warns_whoever_called_train(train):
+    framework, name = train.split(".")
+    config = TrainConfig(solve_threshold=500.5, total_timesteps=1, eval_episodes=2)
+    args = [config] if name == "train" else [config, [0]]
+    with pytest.warns(UnreachableThreshold, match="no episode of CartPole-v1") as warned:
+        getattr(importlib.import_module(framework), name)(*args)
+    assert len(warned) == 1
