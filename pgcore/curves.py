@@ -18,7 +18,7 @@ NUM_CURVE_RESAMPLES = 2_000
 """Bootstrap resamples behind the interval of a curve, whose ends need no third digit."""
 
 
-class Run(NamedTuple):
+class PlottedRun(NamedTuple):
     """A run as it is plotted: one curve, of one seed or of several."""
 
     path: Path
@@ -41,7 +41,7 @@ class Curve(NamedTuple):
     high: np.ndarray
 
 
-def read_runs(paths: Sequence[Path]) -> list[Run]:
+def read_runs(paths: Sequence[Path]) -> list[PlottedRun]:
     """Reads run folders and folders of several seeds, one for each curve.
 
     Raises:
@@ -60,14 +60,14 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
             env_paths.setdefault(folder.config.env_id, folder.path)
         histories = [folder.read_rows() for folder in folders]
         framework, has_seeds = read_framework(path), (path / SEEDS).exists()
-        runs.append(Run(path, folders[0].config, framework, histories, has_seeds))
+        runs.append(PlottedRun(path, folders[0].config, framework, histories, has_seeds))
     if len(env_paths) > 1:
         found = ", ".join(f"{env_id} ({path})" for env_id, path in env_paths.items())
         raise UsageError(f"the returns of different environments do not compare: {found}")
     return runs
 
 
-def learning_curve(run: Run, field: str) -> Curve:
+def learning_curve(run: PlottedRun, field: str) -> Curve:
     """One of the rows' fields over environment steps.
 
     A single run is drawn as it is. Of several seeds it is the interquartile mean with its
@@ -101,7 +101,7 @@ def hold(steps: np.ndarray, values: np.ndarray, grid: np.ndarray) -> np.ndarray:
     return values[np.searchsorted(steps, grid, side="right") - 1]
 
 
-def labels(runs: Sequence[Run]) -> list[str]:
+def labels(runs: Sequence[PlottedRun]) -> list[str]:
     """Names each run by its folder, or by its path where folders share a name.
 
     The agent and the framework follow where the runs differ in them, and the number of seeds.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pgcore.curves import Run, labels, learning_curve, read_runs
+from pgcore.curves import PlottedRun, labels, learning_curve, read_runs
 from pgcore.errors import UsageError, require
 from pgcore.files import write_atomically
 
@@ -74,7 +74,7 @@ def plot_runs(paths: Sequence[Path], out: Path) -> list[str]:
     return labels(runs)
 
 
-def draw(runs: Sequence[Run]) -> "Figure":
+def draw(runs: Sequence[PlottedRun]) -> "Figure":
     """One panel for each of `PANELS`, one curve for each run, the legend below."""
     from matplotlib.figure import Figure
 
@@ -102,7 +102,7 @@ def draw(runs: Sequence[Run]) -> "Figure":
     return figure
 
 
-def _draw_panel(axes: "Axes", runs: Sequence[Run], field: str) -> dict[str, "Line2D"]:
+def _draw_panel(axes: "Axes", runs: Sequence[PlottedRun], field: str) -> dict[str, "Line2D"]:
     """Draws one field of all runs and returns what the legend is to name."""
     from matplotlib.ticker import EngFormatter
 

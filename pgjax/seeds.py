@@ -15,19 +15,7 @@ from pgcore.gym import CARTPOLE
 from pgcore.seeds import LanesTrainer, SeedsCallback, starting_points, train_in_turn, train_lanes
 from pgcore.training import Result, StepResult
 from pgjax.checkpoint import params_to_tensors
-from pgjax.envs.registry import make_env
-from pgjax.optim import make_optimizer
-from pgjax.policies import make_policy
-from pgjax.train import (
-    _Episodes,
-    _make_play,
-    _num_eval_batches,
-    _run_keys,
-    _starting_from,
-    init,
-    make_update_step,
-    train,
-)
+from pgjax.train import _Episodes, _make_parts, _num_eval_batches, _run_keys, train
 from pgjax.types import TrainState
 
 
@@ -69,25 +57,20 @@ def train_seeds(
             "pgjax",
             callback=callback,
         )
-    env = make_env(config.env_id)
-    policy = make_policy(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
-    optimizer = make_optimizer(config)
+    parts = _make_parts(config)
     num_lanes, num_batches = len(seeds), _num_eval_batches(config)
-    keys = jax.vmap(_run_keys)(jnp.array(seeds, jnp.uint32))
+    init_keys, train_keys, eval_keys = jax.vmap(_run_keys, out_axes=1)(jnp.array(seeds, jnp.uint32))
 
     def play_lanes(params: Any, keys: Array, lanes: Any, updates: Any, batches: Any) -> _Episodes:
         """One batch of episodes for each of `lanes`, in which a lane may come more than once."""
         chosen = jax.tree.map(lambda leaf: leaf[lanes], params)
-        return jax.vmap(_make_play(policy, env, config.episodes_per_update))(
-            chosen, keys[lanes], updates, batches
-        )
+        return jax.vmap(parts.play)(chosen, keys[lanes], updates, batches)
 
-    play = jax.jit(play_lanes)
-    learn = jax.jit(jax.vmap(make_update_step(policy, optimizer, config)))
+    play, learn = jax.jit(play_lanes), jax.jit(jax.vmap(parts.learn))
 
     def step(states: TrainState) -> tuple[TrainState, list[StepResult]]:
-        lanes = np.arange(num_lanes)
-        episodes = play(states.params, keys[:, 1], lanes, states.update, np.zeros_like(lanes))
+        lanes = np.arange(num_lanes, dtype=np.int32)
+        episodes = play(states.params, train_keys, lanes, states.update, np.zeros_like(lanes))
         states, metrics = learn(states, episodes.trajectory)
         states_on_host, metrics_on_host = jax.tree.map(np.asarray, (states, metrics))
         return states, [
@@ -102,7 +85,7 @@ def train_seeds(
         for start in range(0, len(wanted), num_lanes):
             group = wanted[start : start + num_lanes]
             filled = group + group[:1] * (num_lanes - len(group))
-            episodes = play(states.params, keys[:, 2], *np.array(filled, np.int32).T)
+            episodes = play(states.params, eval_keys, *np.array(filled, np.int32).T)
             played += _split(episodes)[: len(group)]
         return [played[i : i + num_batches] for i in range(0, len(played), num_batches)]
 
@@ -115,13 +98,11 @@ def train_seeds(
         evaluate=evaluate,
         tensors=params_to_tensors,
     )
-    draw = jax.jit(policy.init)
-    first = [
-        init(key, _starting_from(draw(key) if start is None else start, policy), optimizer)
-        for key, start in zip(keys[:, 0], starts.values(), strict=True)
-    ]
+    first = [parts.start(*pair) for pair in zip(init_keys, starts.values(), strict=True)]
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *first)
-    return train_lanes(config, seeds, policy, states, trainer, callback=callback, started=started)
+    return train_lanes(
+        config, seeds, parts.policy, states, trainer, callback=callback, started=started
+    )
 
 
 def _lane(tree: Any, lane: int) -> Any:

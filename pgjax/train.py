@@ -109,14 +109,8 @@ def train(
         RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
     """
     started = time.perf_counter()
-    env = make_env(config.env_id)
-    policy = make_policy(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
-    optimizer = make_optimizer(config)
-
-    # One compiled rollout plays the training episodes and, batch after batch, those of an
-    # evaluation. Keys and indices are arguments, so that another seed compiles nothing anew.
-    play = jax.jit(_make_play(policy, env, config.episodes_per_update))
-    learn = jax.jit(make_update_step(policy, optimizer, config))
+    parts = _make_parts(config)
+    play, learn = jax.jit(parts.play), jax.jit(parts.learn)
     init_key, train_key, eval_key = _run_keys(config.seed)
 
     def step(state: TrainState) -> StepResult:
@@ -139,30 +133,50 @@ def train(
         evaluate=evaluate,
         tensors=params_to_tensors,
     )
-    first = jax.jit(policy.init)(init_key) if params is None else params
-    state = init(init_key, _starting_from(first, policy), optimizer)
-    return run(config, policy, state, trainer, callback=callback, started=started)
+    state = parts.start(init_key, params)
+    return run(config, parts.policy, state, trainer, callback=callback, started=started)
 
 
 class _Episodes(NamedTuple):
-    """What `_make_play` plays."""
+    """What is played at once."""
 
     trajectory: Trajectory
     returns: Float[Array, " B"]
     is_finite: Bool[Array, ""]
 
 
-def _make_play(policy: Policy, env: Env, num_episodes: int) -> Callable[..., _Episodes]:
-    """`play(params, key, update, batch)`: fresh episodes, other ones for each update and batch."""
+class _Parts(NamedTuple):
+    """What a configuration's runs are made of, of one seed or of many."""
 
+    policy: Policy
+    play: Callable[[Any, Array, Array, Array], _Episodes]
+    """`(params, key, update, batch) -> episodes`, fresh ones for each update and batch."""
+    learn: Callable[[TrainState, Trajectory], tuple[TrainState, Metrics]]
+    start: Callable[[Array, Any], TrainState]
+    """`(key, params) -> state`; where `params` is None, the policy draws them."""
+
+
+def _make_parts(config: TrainConfig) -> _Parts:
+    env = make_env(config.env_id)
+    policy = make_policy(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
+    optimizer = make_optimizer(config)
+    draw_params = jax.jit(policy.init)
+
+    # One compiled rollout plays the training episodes and, batch after batch, those of an
+    # evaluation. Keys and indices are arguments, so that another seed compiles nothing anew.
     def play(params: Any, key: Array, update: Array, batch: Array) -> _Episodes:
         key = jax.random.fold_in(jax.random.fold_in(key, update), batch)
-        trajectory = rollout(policy, params, env, draw_noise(policy, env, key, num_episodes))
-        obs, reward = trajectory.obs, trajectory.reward  # zero outside the mask
-        is_finite = jnp.isfinite(obs).all() & jnp.isfinite(reward).all()
-        return _Episodes(trajectory, episode_returns(reward, trajectory.mask), is_finite)
+        noise = draw_noise(policy, env, key, config.episodes_per_update)
+        trajectory = rollout(policy, params, env, noise)
+        obs, reward, mask = trajectory.obs, trajectory.reward, trajectory.mask
+        is_finite = jnp.isfinite(obs).all() & jnp.isfinite(reward).all()  # zero outside the mask
+        return _Episodes(trajectory, episode_returns(reward, mask), is_finite)
 
-    return play
+    def start(key: Array, params: Any) -> TrainState:
+        first = draw_params(key) if params is None else params
+        return init(key, policy._replace(init=lambda key: first), optimizer)
+
+    return _Parts(policy, play, make_update_step(policy, optimizer, config), start)
 
 
 def _played(episodes: _Episodes) -> Played:
@@ -177,11 +191,6 @@ def _run_keys(seed: int | Array) -> Array:
 
 def _num_eval_batches(config: TrainConfig) -> int:
     return -(-config.eval_episodes // config.episodes_per_update)
-
-
-def _starting_from(params: Any, policy: Policy) -> Policy:
-    """The policy with `params` as its initial parameters."""
-    return policy._replace(init=lambda key: params)
 
 
 def _without_padding(trajectory: Trajectory) -> Trajectory:
