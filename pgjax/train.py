@@ -11,9 +11,10 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from pgcore.config import TrainConfig
+from pgcore.errors import UsageError
 from pgcore.faults import Played
 from pgcore.training import Result, StepResult, Trainer, Update, run
-from pgjax.checkpoint import params_to_tensors
+from pgjax.checkpoint import _require_fit, params_to_tensors
 from pgjax.envs.base import Env
 from pgjax.envs.gymnasium import _host_errors
 from pgjax.envs.registry import make_env
@@ -26,8 +27,19 @@ from pgjax.types import Metrics, TrainState, Trajectory
 
 
 def init(key: Array, policy: Policy, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first update."""
+    """The state before the first update.
+
+    Raises:
+        UsageError: A leaf of the parameters is nothing to take a gradient in.
+    """
     params = policy.init(key)
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.inexact):
+            raise UsageError(
+                f"params{jax.tree_util.keystr(path)} is {leaf!r}, accepted are arrays of floats; "
+                "keep out of params what is not trained: eqx.partition(module, "
+                "eqx.is_inexact_array), nnx.split(module, nnx.Param, ...)"
+            )
     return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
@@ -105,7 +117,7 @@ def train(
         The kept policy, its parameters and evaluation, one row an update, and when it was solved.
 
     Raises:
-        UsageError: The environment can't be made or does not fit.
+        UsageError: The environment can't be made or does not fit, or `params` do not fit it.
         RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
     """
     started = time.perf_counter()
@@ -139,6 +151,8 @@ def train(
         evaluate=evaluate,
         tensors=params_to_tensors,
     )
+    if params is not None:
+        _require_fit(params, config, env)
     first = jax.jit(policy.init)(init_key) if params is None else params
     state = init(init_key, _starting_from(first, policy), optimizer)
     return run(config, policy, state, trainer, callback=callback, started=started)
