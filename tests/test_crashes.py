@@ -55,6 +55,11 @@ def has_policy(path):
     return run.policy_path.exists()
 
 
+def policies_in(folder):
+    """Of a run or of several seeds. (`rglob` would trip over a folder that is being made.)"""
+    return [*folder.glob("policy.safetensors"), *folder.glob("seed-*/policy.safetensors")]
+
+
 @pytest.mark.parametrize(
     "more",
     # One seed goes on for ever; of three, each is done after about a third of a second.
@@ -66,7 +71,7 @@ def test_a_killed_run_leaves_a_folder_that_can_be_used(tmp_path, capfd, more):
     folder = tmp_path / "run"
 
     def is_a_policy_kept():
-        return any(folder.rglob("policy.safetensors"))
+        return bool(policies_in(folder))
 
     for condition in (folder.exists, is_a_policy_kept):
         delay = rng.uniform(0, LONGEST_DELAY_S)
@@ -108,7 +113,7 @@ def test_a_signal_ends_the_seeds_that_have_begun_and_the_table_says_so(
     folder = tmp_path / "run"
     try:
         deadline = time.monotonic() + 60
-        while len(list(folder.rglob("policy.safetensors"))) < sum(map(bool, ended)):
+        while len(policies_in(folder)) < sum(map(bool, ended)):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.01)
