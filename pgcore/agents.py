@@ -38,7 +38,7 @@ AGENTS: dict[str, Agent] = {
 
 def find_agent(name: str) -> Agent:
     """The agent called `name`; an unknown one is a `UsageError` that offers the closest match."""
-    if name not in AGENTS:
+    if not isinstance(name, str) or name not in AGENTS:
         raise unknown_choice("agent", name, AGENTS)
     return AGENTS[name]
 

@@ -5,26 +5,18 @@ stopped by Ctrl-C and by SIGTERM.
 """
 
 import argparse
-import math
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from pgcore.commands import (
-    Eval,
-    Framework,
-    GivenConfig,
-    Plot,
-    Terminated,
-    Train,
-    evaluate,
-    plot,
-    train,
-)
+from pgcore.commands import Framework, GivenConfig, Plot, Terminated, Train, plot, terminate, train
 from pgcore.config import PRESETS
 from pgcore.errors import RunError, UsageError, unknown_choice
+from pgcore.evaluating import Eval, evaluate
+from pgcore.parsing import parse_int
 
 COMMANDS = ("train", "eval", "plot")
 EXTRAS = {"torch": "torch", "matplotlib": "report"}
@@ -41,11 +33,12 @@ def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None
     """
     try:
         command = parse(name, sys.argv[1:] if argv is None else list(argv))
+        signal.signal(signal.SIGTERM, terminate)
         if isinstance(command, Train):
             return train(name, load, command)
         if isinstance(command, Plot):
             return plot(command)
-        return evaluate(load, command)
+        return evaluate(name, load, command)
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
@@ -134,18 +127,3 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
         )
 
     return registry
-
-
-def parse_int(text: str) -> int:
-    """An integer, `1e5` and `1_000` included.
-
-    >>> parse_int("1e5")
-    100000
-    """
-    try:
-        return int(text)
-    except ValueError:
-        number = float(text)
-        if not math.isfinite(number) or number != int(number):
-            raise ValueError(f"{text} is no integer") from None
-        return int(number)

@@ -1,7 +1,6 @@
-"""What the commands `train`, `eval` and `plot` do, for `pgjax` and `pgtorch` alike."""
+"""What the commands `train` and `plot` do, for `pgjax` and `pgtorch` alike."""
 
 import json
-import signal
 import statistics
 import sys
 import warnings
@@ -12,13 +11,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from pgcore import evaluation
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError, require
+from pgcore.parsing import parse_seeds
 from pgcore.plots import plot_runs
 from pgcore.progress import Status, describe, describe_seeds, progress
-from pgcore.runs import RESULT, RunFolder, default_run_dir, require_absent
-from pgcore.seeds import SEEDS, parse_seeds, starting_points
+from pgcore.runs import RESULT, default_run_dir, require_absent
+from pgcore.seeds import SEEDS, starting_points
 from pgcore.solving import Kept, UnreachableThreshold, unreachable_threshold
 from pgcore.training import Result, Update
 
@@ -59,22 +58,6 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Eval:
-    """Evaluate a run's kept policy in the real Gymnasium environment."""
-
-    run_dir: tyro.conf.Positional[Path]
-    """The run folder. Either framework's will do."""
-    episodes: int = 100
-    """Fresh episodes to play."""
-    seed: int = 0
-    """Seed of the episodes' initial states and noise."""
-    greedy: bool = False
-    """Always take the most likely action."""
-    json: bool = False
-    """Print one JSON object instead of a sentence."""
-
-
-@dataclass(frozen=True)
 class Plot:
     """Plot the learning curves of runs into one picture."""
 
@@ -104,7 +87,6 @@ def train(name: str, load: Callable[[], Framework], command: Train) -> int:
     if warning := unreachable_threshold(config):
         print(f"{name}: warning: {warning}", file=sys.stderr)
     framework = load()
-    signal.signal(signal.SIGTERM, _terminate)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreachableThreshold)  # it was said above
         if seeds is None:
@@ -231,35 +213,9 @@ def _ended_by(stop: Stop) -> str:
     return "stopped"
 
 
-def _terminate(*_: object) -> None:
+def terminate(*_: object) -> None:
+    """What to do on SIGTERM."""
     raise Terminated("terminated")
-
-
-def evaluate(load: Callable[[], Framework], command: Eval) -> int:
-    """Evaluates a run's kept policy, prints its figures, and returns the exit code."""
-    require(command.episodes >= 1, "episodes", command.episodes, "an integer of at least 1")
-    require(command.seed >= 0, "seed", command.seed, "an integer of at least 0")
-    run = RunFolder.open(command.run_dir)
-    run.check_policy()
-    framework = load()
-    result = evaluation.evaluate(
-        framework.make_act(*framework.load_policy(run.policy_path)),
-        run.config.agent,
-        run.config.env_id,
-        episodes=command.episodes,
-        seed=command.seed,
-        greedy=command.greedy,
-    )
-    if command.json:
-        settings = {"seed": command.seed, "greedy": command.greedy}
-        print(json.dumps(result.summary() | settings))
-    else:
-        low, high = result.interval()
-        print(
-            f"{run.config.agent} on {run.config.env_id}: mean return {result.mean:.1f} over "
-            f"{command.episodes} episodes (95% interval of the mean {low:.1f} to {high:.1f})"
-        )
-    return 0
 
 
 def plot(command: Plot) -> int:

@@ -11,7 +11,6 @@ pgcore.errors.UsageError: discount is 1.5, accepted is a number from 0 to 1
 """
 
 import dataclasses
-import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +18,22 @@ from typing import Any, Literal
 import numpy as np
 
 from pgcore.agents import AgentName, find_agent
-from pgcore.errors import UsageError, require, unknown_choice
+from pgcore.errors import (
+    UsageError,
+    is_int,
+    is_real,
+    require,
+    require_count,
+    require_seed,
+    unknown_choice,
+)
 
 Scope = Literal["episode", "batch", "none"]
 SCOPES: tuple[Scope, ...] = ("episode", "batch", "none")
 LARGEST_LEARNING_RATE = 1e37
 """Adam divides by 1 − b1 = 0.1 at first, and float32 ends at 3.4e38."""
+LARGEST_WIDTH = 65_536
+"""Of a hidden layer; more is taken for a slip of the keyboard."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,26 +73,28 @@ class TrainConfig:
         find_agent(self.agent)
         if self.normalize not in SCOPES:
             raise unknown_choice("normalize", self.normalize, SCOPES)
-        require(bool(self.env_id), "env_id", self.env_id, "the id of a Gymnasium environment")
-        require(_is_int(self.seed, 0, 2**32), "seed", self.seed, "an integer from 0 to 2^32 - 1")
-        for field in ("episodes_per_update", "total_timesteps", "eval_episodes"):
-            value = getattr(self, field)
-            require(_is_int(value, 1), field, value, "an integer of at least 1")
+        is_id = isinstance(self.env_id, str) and bool(self.env_id)
+        require(is_id, "env_id", self.env_id, "the id of a Gymnasium environment")
+        require_seed(self.seed)
+        require_count("episodes_per_update", self.episodes_per_update)
+        require_count("eval_episodes", self.eval_episodes)
+        is_budget = is_int(self.total_timesteps, 1)
+        require(is_budget, "total_timesteps", self.total_timesteps, "an integer of at least 1")
         require(
-            _is_real(self.learning_rate) and 0 < self.learning_rate < LARGEST_LEARNING_RATE,
+            is_real(self.learning_rate) and 0 < self.learning_rate < LARGEST_LEARNING_RATE,
             "learning_rate",
             self.learning_rate,
             f"a number above 0 (and below {LARGEST_LEARNING_RATE:g})",
         )
         require(
-            _is_real(self.discount) and 0 <= self.discount <= 1,
+            is_real(self.discount) and 0 <= self.discount <= 1,
             "discount",
             self.discount,
             "a number from 0 to 1",
         )
-        object.__setattr__(self, "hidden_sizes", _sizes(self.hidden_sizes))
+        object.__setattr__(self, "hidden_sizes", as_sizes(self.hidden_sizes))
         require(
-            self.max_grad_norm is None or (_is_real(self.max_grad_norm) and self.max_grad_norm > 0),
+            self.max_grad_norm is None or (is_real(self.max_grad_norm) and self.max_grad_norm > 0),
             "max_grad_norm",
             self.max_grad_norm,
             "None or a finite number above 0",
@@ -95,7 +106,7 @@ class TrainConfig:
             "None or the path of a folder to make",
         )
         require(
-            _is_real(self.solve_threshold),
+            is_real(self.solve_threshold),
             "solve_threshold",
             self.solve_threshold,
             "a finite number",
@@ -113,7 +124,8 @@ class TrainConfig:
             if key not in names:
                 raise unknown_choice("configuration key", key, names)
         missing = [name for name in names if name not in values]
-        require(not missing, "configuration", values, f"one that has {', '.join(missing)} too")
+        if missing:
+            raise UsageError(f"the configuration has no {', '.join(missing)}")
         return cls(**values)
 
 
@@ -124,21 +136,19 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _is_int(value: object, low: int, high: float = math.inf) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value < high
+def as_sizes(value: object) -> tuple[int, ...]:
+    """`value` as a tuple of the widths of hidden layers (JSON has lists).
 
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _sizes(value: object) -> tuple[int, ...]:
-    """`value` as a tuple of layer widths (JSON has lists)."""
-    sizes = tuple(value) if isinstance(value, list | tuple) else ()
-    if not sizes or not all(_is_int(size, 1) for size in sizes):
-        raise UsageError(
-            f"hidden_sizes is {value!r}, accepted is at least one integer, each at least 1"
-        )
+    Raises:
+        UsageError: It is no list or tuple of such widths, or an empty one.
+    """
+    sizes = tuple(map(_plain, value)) if isinstance(value, list | tuple) else ()
+    require(
+        bool(sizes) and all(is_int(size, 1, LARGEST_WIDTH) for size in sizes),
+        "hidden_sizes",
+        value,
+        f"at least one integer, each at least 1 (and at most {LARGEST_WIDTH:,}), such as (24, 12)",
+    )
     return sizes
 
 

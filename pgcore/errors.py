@@ -1,7 +1,13 @@
 """Errors that a person can act on: they name the field, the value, what is accepted and the fix."""
 
 import difflib
+import math
+import numbers
 from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+LARGEST_BATCH = 1_000_000
+"""Episodes. A batch's steps are counted in int32, and an episode has up to a thousand or two."""
 
 
 class UsageError(ValueError):
@@ -30,3 +36,43 @@ def require(condition: bool, field: str, value: object, accepted: str) -> None:
     """Raises a `UsageError` that says what `field` accepts, unless `condition` holds."""
     if not condition:
         raise UsageError(f"{field} is {value!r}, accepted is {accepted}")
+
+
+def is_int(value: Any, low: int, high: float = math.inf) -> TypeGuard[int]:
+    """Whether `value` is an integer from `low` to `high`, Python's or NumPy's, and no bool."""
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return is_integer and low <= int(value) <= high
+
+
+def is_real(value: Any) -> TypeGuard[float]:
+    """Whether `value` is a finite number, Python's or NumPy's, and no bool."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond what a float can hold
+        return False
+
+
+def require_count(field: str, value: object) -> None:
+    """Raises a `UsageError` unless `value` is a number of episodes that a batch can have."""
+    accepted = f"an integer of at least 1 (and at most {LARGEST_BATCH:,})"
+    require(is_int(value, 1, LARGEST_BATCH), field, value, accepted)
+
+
+def require_seed(value: object) -> None:
+    """Raises a `UsageError` unless `value` is a seed."""
+    require(is_int(value, 0, 2**32 - 1), "seed", value, "an integer from 0 to 2^32 - 1")
+
+
+def require_learning_rate(value: object) -> None:
+    """Raises a `UsageError` unless `value` is a step size."""
+    is_rate = is_real(value) and value > 0
+    require(is_rate, "learning_rate", value, "a finite number above 0")
+
+
+def require_betas(b1: object, b2: object) -> None:
+    """Raises a `UsageError` unless both are numbers that Adam can decay by."""
+    for name, beta in {"b1": b1, "b2": b2}.items():
+        is_beta = is_real(beta) and 0 <= beta < 1
+        require(is_beta, name, beta, "a Python number from 0 to 1, 1 left out")

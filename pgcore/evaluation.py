@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pgcore.agents import find_agent
-from pgcore.errors import RunError, require
+from pgcore.errors import RunError, require, require_count, require_seed
 from pgcore.gym import GymEpisodes, draw_reset, gym_spec
 from pgcore.statistics import bootstrap_interval
 
@@ -55,15 +55,19 @@ def evaluate(
         agent: Its name, which says what noise it acts on.
         env_id: The environment.
         episodes: How many, all started together.
-        seed: Seed of the initial states and of the noise. Both frameworks' policies meet the
-            same episodes under the same seed.
+        seed: Seed of the initial states and of the noise, from 0 to 2^32 - 1. Both frameworks'
+            policies meet the same episodes under the same seed.
         greedy: Act on zero noise, which is the most likely action.
 
     Raises:
-        UsageError: Gymnasium can't make the environment, or its spaces do not fit.
+        UsageError: There is no such agent, `episodes` or `seed` is out of range, Gymnasium can't
+            make the environment or its spaces do not fit, or `act` returns no such actions.
         RunError: The environment returned an observation or a reward that is not finite.
     """
-    require(episodes >= 1, "episodes", episodes, "an integer of at least 1")
+    require(callable(act), "act", act, "a function, such as make_act(policy, params)")
+    require_count("episodes", episodes)
+    require_seed(seed)
+    draw_noise = find_agent(agent).draw_noise
     rng = np.random.default_rng(seed)
     envs = GymEpisodes(gym_spec(env_id), episodes)
     try:
@@ -73,8 +77,10 @@ def evaluate(
         step = 0
         while running.any():
             _require_finite("the observation", obs, running, step, env_id)
-            noise = np.zeros(shape) if greedy else find_agent(agent).draw_noise(rng, shape)
-            obs, reward, terminated, truncated = envs.step(act(obs, noise))
+            noise = np.zeros(shape) if greedy else draw_noise(rng, shape)
+            actions = np.asarray(act(obs, noise))
+            _require_actions(actions, shape)
+            obs, reward, terminated, truncated = envs.step(actions)
             step += 1
             _require_finite("the reward", reward, running, step, env_id)
             returns += np.where(running, reward, 0.0)
@@ -82,6 +88,18 @@ def evaluate(
     finally:
         envs.close()
     return Evaluation(returns)
+
+
+def _require_actions(actions: np.ndarray, shape: tuple[int, int]) -> None:
+    """Raises a `UsageError` unless there is one action for each episode, `[B]`."""
+    num_episodes, num_actions = shape
+    is_one_each = actions.shape == (num_episodes,) and np.issubdtype(actions.dtype, np.integer)
+    require(
+        is_one_each and actions.min() >= 0 and actions.max() < num_actions,
+        "what act returns",
+        actions,
+        f"{num_episodes} integers, one an episode, from 0 to {num_actions - 1}",
+    )
 
 
 def _require_finite(

@@ -33,8 +33,9 @@ def gym_spec(env_id: str, max_steps: int | None = None) -> GymSpec:
         max_steps: Overrides the registered step limit.
 
     Raises:
-        UsageError: The environment is unknown, lacks a package, has no step limit, or has spaces
-            other than a flat `Box` observation and a `Discrete` action that starts at 0.
+        UsageError: The environment is unknown, lacks a package, can't be made, has no step limit,
+            or has spaces other than a flat `Box` observation and a `Discrete` action that starts
+            at 0.
     """
     env = _make(env_id, max_steps)
     try:
@@ -139,9 +140,10 @@ def _make(env_id: str, max_steps: int | None) -> gymnasium.Env:
     except gymnasium.error.DependencyNotInstalled as error:
         raise UsageError(f"env_id {env_id!r} needs a package that is missing: {error}") from error
     except ModuleNotFoundError as error:
-        module = env_id.partition(":")[0]
+        module = error.name or env_id.partition(":")[0]
         raise UsageError(
-            f"env_id {env_id!r} needs the module {module!r}, which is not installed: {error}"
+            f"env_id {env_id!r} needs the module {module!r}, which is not installed; "
+            "pip install the package that has it"
         ) from error
     except gymnasium.error.NamespaceNotFound as error:
         namespace = env_id.partition("/")[0]
@@ -154,3 +156,6 @@ def _make(env_id: str, max_steps: int | None) -> gymnasium.Env:
         raise unknown_choice("env_id", env_id, gymnasium.registry, listed=False) from error
     except gymnasium.error.Error as error:
         raise UsageError(f"env_id is {env_id!r}, which Gymnasium cannot make: {error}") from error
+    except Exception as error:  # whatever a constructor, or a module's import, may raise
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"env_id is {env_id!r}, which cannot be made: {reason}") from error

@@ -20,6 +20,8 @@ import os
 import platform
 import re
 import shutil
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -71,16 +73,24 @@ class RunFolder:
         Raises:
             UsageError: It is no run folder, or its configuration cannot be read.
         """
-        return cls(path, TrainConfig.from_dict(_read_table(path / CONFIG)))
+        values = _read_table(path / CONFIG)
+        try:
+            return cls(path, TrainConfig.from_dict(values))
+        except UsageError as error:
+            raise UsageError(f"{str(path / CONFIG)!r} is damaged: {error}") from error
 
     def check_policy(self) -> None:
-        """Raises a `UsageError` if the policy file is not what the configuration says."""
-        file, spec = read_policy(self.policy_path), gym_spec(self.config.env_id)
-        found = (file.agent, file.env, file.obs_dim, file.num_actions)
-        expected = (self.config.agent, spec.env_id, spec.obs_dim, spec.num_actions)
+        """Raises a `UsageError` if there is no policy, or not the one that `config.json` says."""
+        if not self.policy_path.exists():
+            raise UsageError(f"{str(self.path)!r} has no {POLICY}: its first update is not done")
+        file, config = read_policy(self.policy_path), self.config
+        spec = gym_spec(config.env_id)
+        found = (file.agent, file.env, file.obs_dim, file.num_actions, file.hidden_sizes)
+        sizes = (spec.obs_dim, spec.num_actions, config.hidden_sizes)
+        expected = (config.agent, spec.env_id, *sizes)
         require(
             found == expected,
-            f"policy file {str(self.policy_path)!r} (agent, env, observations, actions)",
+            f"policy file {str(self.policy_path)!r} (agent, env, observations, actions, hidden)",
             found,
             f"what {CONFIG} says, {expected}",
         )
@@ -153,21 +163,28 @@ class RunFolder:
 
 
 def make_folder(path: Path, files: dict[str, bytes]) -> None:
-    """Makes a folder with these files in it, all or nothing.
+    """Makes a folder with these files in it, all or nothing: no parent folder is left either.
 
     Raises:
         UsageError: There is something at `path` already, or it cannot be made.
     """
     require_absent(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    made = list(takewhile(lambda parent: not os.path.lexists(parent), path.parents))
     try:
         partial.mkdir(parents=True)
         for name, data in files.items():
             (partial / name).write_bytes(data)
         partial.rename(path)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise UsageError(f"run_dir {str(path)!r} cannot be made: {error}") from error
+        with suppress(OSError):  # one that was not made, or that another run has filled meanwhile
+            for parent in made:
+                parent.rmdir()
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise UsageError(f"run_dir {str(path)!r} cannot be made: {reason}") from error
+        raise
 
 
 def to_json(values: object) -> bytes:
@@ -215,7 +232,7 @@ def _read_table(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text())
     except OSError as error:
         raise UsageError(f"{str(path.parent)!r} is no run folder: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{str(path)!r} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{str(path)!r} is damaged: it holds no table")
@@ -233,7 +250,7 @@ def default_run_dir(
 
 def require_absent(path: Path) -> None:
     """Raises a `UsageError` if there is something at `path`: runs are not mixed."""
-    if path.exists():
+    if os.path.lexists(path):  # a link that leads nowhere is something too
         raise UsageError(f"run_dir {str(path)!r} exists; give a path that does not (--run-dir)")
 
 

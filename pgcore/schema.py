@@ -19,6 +19,9 @@ from pgcore.files import write_atomically
 SCHEMA = "policy-gradient-parity/1"
 """Name and version of the schema, stored in every file."""
 
+DTYPES = ("float32", "float64")
+"""What a policy's tensors may be, all of them alike."""
+
 Tensors = dict[str, np.ndarray]
 """Arrays by their neutral name."""
 
@@ -56,7 +59,7 @@ class PolicyFile(NamedTuple):
 
 
 def write_policy(path: str | Path, policy: PolicyFile) -> None:
-    """Writes a policy file, atomically."""
+    """Writes a policy file, atomically. It has to be one that `read_policy` would take."""
     path = Path(path)
     metadata = {"schema": SCHEMA, "agent": policy.agent, "env": policy.env}
     tensors = {name: np.ascontiguousarray(array) for name, array in policy.tensors.items()}
@@ -68,7 +71,7 @@ def read_policy(path: str | Path) -> PolicyFile:
 
     Raises:
         UsageError: The file is missing, damaged, of another schema, or its tensors are not the
-            agent's: one is missing, left over, of another shape, or not finite.
+            agent's: one is missing, left over, of another shape or dtype, or not finite.
     """
     path = Path(path)
     try:
@@ -81,7 +84,7 @@ def read_policy(path: str | Path) -> PolicyFile:
     agent = metadata.get("agent", "")
     require(agent in AGENTS, f"agent of {path}", agent, " or ".join(AGENTS))
     policy = PolicyFile(agent, metadata.get("env", ""), tensors)
-    _require_complete(policy, path)
+    require_policy(policy, f"policy file {str(path)!r}")
     return policy
 
 
@@ -106,15 +109,27 @@ def tensor_shapes(layers: dict[str, tuple[int, int]]) -> dict[str, tuple[int, ..
     return shapes
 
 
-def _require_complete(policy: PolicyFile, path: Path) -> None:
+def require_policy(
+    policy: PolicyFile, where: str, hidden_sizes: tuple[int, ...] | None = None
+) -> None:
+    """Raises a `UsageError` unless it has just its agent's layers, in finite floats of one dtype.
+
+    Args:
+        policy: What was read or is to be written.
+        where: What to call it.
+        hidden_sizes: What its hidden layers must be; None takes any.
+    """
     try:
         layers = layer_shapes(policy.agent, policy.obs_dim, policy.num_actions, policy.hidden_sizes)
     except (KeyError, ValueError, IndexError) as error:
         names = sorted(policy.tensors)
-        raise UsageError(
-            f"policy file {str(path)!r} has {names}, which is no {policy.agent} policy"
-        ) from error
-    require_tensors(policy.tensors, tensor_shapes(layers), f"policy file {str(path)!r}")
+        raise UsageError(f"{where} has {names}, which is no {policy.agent} policy") from error
+    require_tensors(policy.tensors, tensor_shapes(layers), where)
+    dtypes = sorted({str(array.dtype) for array in policy.tensors.values()})
+    is_floating = len(dtypes) == 1 and dtypes[0] in DTYPES
+    require(is_floating, f"dtype in {where}", " and ".join(dtypes), " or ".join(DTYPES))
+    is_fit = hidden_sizes in (None, policy.hidden_sizes)
+    require(is_fit, f"hidden_sizes of {where}", policy.hidden_sizes, str(hidden_sizes))
     for name, array in policy.tensors.items():
         finite = bool(np.isfinite(array).all())
-        require(finite, f"{name} in policy file {str(path)!r}", array.tolist(), "finite numbers")
+        require(finite, f"{name} in {where}", array.tolist(), "finite numbers")

@@ -7,6 +7,7 @@ seed) and `seed-<N>/`, a run folder, for each.
 import csv
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -18,9 +19,10 @@ from pgcore.config import TrainConfig
 from pgcore.errors import RunError, require
 from pgcore.faults import Played
 from pgcore.files import write_atomically
+from pgcore.gym import gym_spec
 from pgcore.runs import CONFIG, RESULT, SEEDS, SYSTEM, make_folder, system, to_json
 from pgcore.schema import Tensors
-from pgcore.solving import warn_of_threshold
+from pgcore.solving import UnreachableThreshold, warn_of_threshold
 from pgcore.training import Result, Run, StepResult, Update
 
 SEEDS_COLUMNS: tuple[str, ...] = (
@@ -34,8 +36,6 @@ SEEDS_COLUMNS: tuple[str, ...] = (
     "evaluation_return",
 )
 """Its columns. All but the seed are empty while a seed's run goes on."""
-MAX_SEEDS = 10_000
-"""More is taken for a slip of the keyboard."""
 
 SeedsCallback = Callable[[int, Update], None]
 """`callback(seed, update)`, called after each update of each seed."""
@@ -131,43 +131,27 @@ def train_in_turn(
         seeds: The seeds.
         framework: The name to note in the folder.
         callback: Called after each update of each seed.
+
+    Raises:
+        UsageError: The environment can't be made or does not fit, or the folder can't be made.
+        SeedsError: Something was not finite in a seed's run; the others went on to their ends.
     """
+    warn_of_threshold(config)
+    gym_spec(config.env_id)  # before a folder is made
     folder = SeedsFolder.create(config, seeds, framework)
     results: dict[int, Result] = {}
     errors: dict[int, RunError] = {}
     for seed in seeds:
         report = None if callback is None else partial(callback, seed)
         try:
-            results[seed] = train(seed_config(config, seed), callback=report)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnreachableThreshold)  # it was said above
+                results[seed] = train(seed_config(config, seed), callback=report)
         except RunError as error:
             errors[seed] = error
         finally:
             folder.note(seed)
     return _all_or_error(results, errors)
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds as a range without its end, or as a list.
-
-    >>> parse_seeds("0:3"), parse_seeds("4,8")
-    ((0, 1, 2), (4, 8))
-
-    Raises:
-        UsageError: `text` is neither, or it has no seed.
-    """
-    try:
-        if ":" in text:
-            first, end = (int(part) for part in text.split(":"))
-            seeds = range(first, end)
-        else:
-            seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        seeds = ()
-    require(
-        len(seeds) > 0, "seeds", text, "a range such as 0:50 (50 is left out) or a list, 4,8,15"
-    )
-    require(len(seeds) <= MAX_SEEDS, "seeds", text, f"at most {MAX_SEEDS:,} seeds")
-    return tuple(seeds)
 
 
 def starting_points(

@@ -1,5 +1,6 @@
 """Policies in the neutral file schema: the article's layer names, torch's layout."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pgcore.agents import layer_shapes
 from pgcore.config import TrainConfig
-from pgcore.errors import require
-from pgcore.schema import PolicyFile, Tensors, read_policy, require_tensors, write_policy
+from pgcore.errors import UsageError, require
+from pgcore.gym import GymSpec
+from pgcore.schema import (
+    PolicyFile,
+    Tensors,
+    read_policy,
+    require_policy,
+    require_tensors,
+    tensor_shapes,
+    write_policy,
+)
+from pgjax.envs.base import Env
 from pgjax.policies import Policy, make_policy
 
 
@@ -17,9 +29,19 @@ def params_to_tensors(params: Any) -> Tensors:
     """`{"linear1.weight": [out, in], "linear1.bias": [out], …}` from Flax parameters.
 
     Flax keeps a dense kernel as `[in, out]`, so it is transposed here.
+
+    Raises:
+        UsageError: They are not those of one of the article's networks.
     """
+    layers = params.get("params") if isinstance(params, Mapping) else None
+    if not isinstance(layers, Mapping) or not all(map(_is_dense, layers.values())):
+        raise UsageError(
+            f"params are {jax.tree.structure(params)}, accepted are those of make_policy's "
+            "networks; a network of your own has no place in a policy file, so save its arrays "
+            "with safetensors or orbax"
+        )
     tensors = {}
-    for layer, leaves in params["params"].items():
+    for layer, leaves in layers.items():
         tensors[f"{layer}.weight"] = np.array(leaves["kernel"].T)
         tensors[f"{layer}.bias"] = np.array(leaves["bias"])
     return tensors
@@ -46,8 +68,15 @@ def tensors_to_params(tensors: Tensors, params: Any) -> Any:
 
 
 def save_policy(path: str | Path, config: TrainConfig, params: Any) -> None:
-    """Writes a policy file that `pgjax` and `pgtorch` read."""
-    write_policy(path, PolicyFile(config.agent, config.env_id, params_to_tensors(params)))
+    """Writes a policy file that `pgjax` and `pgtorch` read.
+
+    Raises:
+        UsageError: The parameters do not fit `config.agent` and `config.hidden_sizes`, or they
+            are not finite. Nothing is written.
+    """
+    policy = PolicyFile(config.agent, config.env_id, params_to_tensors(params))
+    require_policy(policy, "params", config.hidden_sizes)
+    write_policy(path, policy)
 
 
 def load_policy(path: str | Path) -> tuple[Policy, Any]:
@@ -67,3 +96,13 @@ def load_policy(path: str | Path) -> tuple[Policy, Any]:
     )
     template = jax.tree.map(lambda leaf: leaf.astype(dtype), policy.init(jax.random.key(0)))
     return policy, tensors_to_params(file.tensors, template)
+
+
+def _require_fit(params: Any, config: TrainConfig, env: Env | GymSpec) -> None:
+    """Raises a `UsageError` unless a run of `config` in `env` can start from `params`."""
+    layers = layer_shapes(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
+    require_tensors(params_to_tensors(params), tensor_shapes(layers), "params")
+
+
+def _is_dense(layer: Any) -> bool:
+    return isinstance(layer, Mapping) and set(layer) == {"kernel", "bias"}

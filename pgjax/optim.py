@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
 from pgcore.config import TrainConfig
+from pgcore.errors import UsageError, require, require_betas, require_learning_rate
 
 _CLIP_NORM_EPS = 1e-6
 """`torch.nn.utils.clip_grad_norm_` divides by the norm plus this."""
@@ -25,7 +27,19 @@ def adam(
     The state is `optax.ScaleByAdamState(count, mu, nu)`. In float32 `1 − b2ᵗ` cancels and is off
     by 7e-6 at the first step; `−expm1(t · log b2)`, with the logarithm taken in Python's float64,
     is exact to rounding. So `b1` and `b2` are Python numbers; `learning_rate` may be traced.
+
+    Raises:
+        UsageError: `learning_rate` is a schedule, or a number of these is out of range.
     """
+    if callable(learning_rate):
+        raise UsageError(
+            f"learning_rate is a function, {learning_rate!r}, accepted is a number; a schedule "
+            "goes into optax.adam(schedule), or keeps this Adam in optax.inject_hyperparams("
+            'pgjax.adam, static_args=("b1", "b2", "eps"))(learning_rate=schedule)'
+        )
+    if not isinstance(learning_rate, jax.Array | np.ndarray):  # one may be traced
+        require_learning_rate(learning_rate)
+    require_betas(b1, b2)
 
     def init(params: Any) -> optax.ScaleByAdamState:
         return optax.ScaleByAdamState(
@@ -50,7 +64,13 @@ def adam(
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """Scales gradients by `min(1, max_norm / (norm + 1e-6))`, as `clip_grad_norm_` does."""
+    """Scales gradients by `min(1, max_norm / (norm + 1e-6))`, as `clip_grad_norm_` does.
+
+    Raises:
+        UsageError: `max_norm` is not above 0.
+    """
+    if not isinstance(max_norm, jax.Array | np.ndarray):
+        require(max_norm > 0, "max_norm", max_norm, "a number above 0")
 
     def init(params: Any) -> optax.EmptyState:
         return optax.EmptyState()

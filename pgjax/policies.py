@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from pgcore.agents import find_agent
-from pgcore.errors import unknown_choice
+from pgcore.config import as_sizes
+from pgcore.errors import UsageError, is_int, require, unknown_choice
 from pgjax.distributions import Categorical, Normal
 from pgjax.networks import ReinforceAgent, ReparamTrickAgent
 
@@ -47,13 +48,20 @@ def make_policy(
     """The article's policy `"reinforce"` or `"reparam"`.
 
     Raises:
-        UsageError: There is no such agent.
+        UsageError: There is no such agent, or no network of these sizes; and where `apply` is
+            given observations that are not `[..., obs_dim]`.
     """
     heads = find_agent(agent).heads
+    require(is_int(obs_dim, 1), "obs_dim", obs_dim, "an integer of at least 1")
     network = ReparamTrickAgent if heads else ReinforceAgent
-    module = network(obs_dim, num_actions, tuple(hidden_sizes))
+    module = network(obs_dim, num_actions, as_sizes(hidden_sizes))
+
+    def apply(params: Any, obs: Float[Array, "*batch O"]) -> Any:
+        require(obs.shape[-1:] == (obs_dim,), "shape of obs", obs.shape, f"[..., {obs_dim}]")
+        return module.apply(params, obs)
+
     policy = from_callable(
-        None, module.apply, num_actions, distribution="normal" if heads else "categorical"
+        None, apply, num_actions, distribution="normal" if heads else "categorical"
     )
     return policy._replace(init=lambda key: module.init(key, jnp.zeros(obs_dim)))
 
@@ -71,12 +79,37 @@ def from_callable(
         fn: `(params, obs [..., O]) -> logits [..., A]`, or `(mu, std)` for `"normal"`.
         num_actions: A.
         distribution: `"categorical"` or `"normal"`.
+
+    Raises:
+        UsageError: There is no such distribution; and where `apply` is traced, if `fn` returns
+            anything else than logits, or a pair `(mu, std)`, of these shapes. (`std [A]` will do.)
     """
+    require(is_int(num_actions, 1), "num_actions", num_actions, "an integer of at least 1")
+
+    def categorical(params: Any, obs: Float[Array, "*batch O"]) -> Categorical:
+        logits = fn(params, obs)
+        _require_shape("the logits", logits, (*obs.shape[:-1], num_actions))
+        return Categorical(logits)
+
+    def normal(params: Any, obs: Float[Array, "*batch O"]) -> Normal:
+        outputs = fn(params, obs)
+        if not isinstance(outputs, tuple | list) or len(outputs) != 2:
+            raise UsageError(
+                f"fn returns {_describe(outputs)}, accepted for a normal policy is a pair "
+                f"(mu, std) of arrays [..., {num_actions}]; an array `out` that stacks them is "
+                "(out[0], out[1]) or jnp.split(out, 2, axis=-1)"
+            )
+        mu, std = outputs
+        shape = (*obs.shape[:-1], num_actions)
+        _require_shape("mu", mu, shape)
+        _require_shape("std", std, shape[-1:] if jnp.ndim(std) == 1 else shape)
+        return Normal(mu, std)
+
     match distribution:
         case "categorical":
             return Policy(
                 init=lambda key: params,
-                apply=lambda params, obs: Categorical(fn(params, obs)),
+                apply=categorical,
                 draw_noise=lambda key, steps, episodes: jax.random.gumbel(
                     key, (steps, episodes, num_actions)
                 ),
@@ -88,7 +121,7 @@ def from_callable(
         case "normal":
             return Policy(
                 init=lambda key: params,
-                apply=lambda params, obs: Normal(*fn(params, obs)),
+                apply=normal,
                 draw_noise=lambda key, steps, episodes: jax.random.normal(
                     key, (steps, episodes, num_actions)
                 ),
@@ -105,10 +138,30 @@ def make_act(policy: Policy, params: Any) -> Callable[[np.ndarray, np.ndarray], 
     """`act(obs [B, O], noise [B, A]) -> actions [B]`, NumPy to NumPy, compiled once a shape.
 
     Zero noise acts greedily.
+
+    Raises:
+        UsageError: From `act`, where the noise does not fit the observations.
     """
 
     def act(params: Any, obs: Array, noise: Array) -> Array:
-        return policy.action(policy.sample(policy.apply(params, obs), noise))
+        distribution = policy.apply(params, obs)
+        _require_shape("noise", noise, distribution[0].shape)
+        return policy.action(policy.sample(distribution, noise))
 
     compiled = jax.jit(act)
     return lambda obs, noise: np.asarray(compiled(params, obs, noise))
+
+
+def _require_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
+    """Raises a `UsageError` unless `array` has this shape; known when it is traced."""
+    if getattr(array, "shape", None) != shape:
+        accepted = f"an array of shape {list(shape)}, num_actions at its end"
+        raise UsageError(f"{name} is {_describe(array)}, accepted is {accepted}")
+
+
+def _describe(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"an array of shape {list(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"

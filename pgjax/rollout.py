@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from pgcore.errors import require, require_count
 from pgjax.envs.base import Env
 from pgjax.policies import Policy
 from pgjax.types import Noise, Trajectory
@@ -22,7 +23,12 @@ class _Carry(NamedTuple):
 
 
 def draw_noise(policy: Policy, env: Env, key: Array, num_episodes: int) -> Noise:
-    """Noise for `num_episodes` episodes, long enough for the environment's step limit."""
+    """Noise for `num_episodes` episodes, long enough for the environment's step limit.
+
+    Raises:
+        UsageError: `num_episodes` is no number of episodes.
+    """
+    require_count("num_episodes", num_episodes)
     reset_key, policy_key = jax.random.split(key)
     return Noise(
         reset=env.draw_reset(reset_key, num_episodes),
@@ -45,7 +51,14 @@ def rollout(
 
     Returns:
         A trajectory of length T. Everything outside its mask is zero.
+
+    Raises:
+        UsageError: The noise is not of one shape with the environment: a missing axis would
+            broadcast, and an action too many be played as another.
     """
+    expected = (*noise.policy.shape[:1], *noise.reset.shape[:1], env.num_actions)
+    accepted = f"[T, B, A]: B = {expected[-2]} as in noise.reset, A = {env.num_actions} actions"
+    require(noise.policy.shape == expected, "shape of noise.policy", noise.policy.shape, accepted)
     state, obs = env.reset(noise.reset)
     # Made from the observation, and so, under `shard_map`, split over devices as it is.
     ended = jnp.zeros_like(obs[:, 0], jnp.bool_)

@@ -11,10 +11,10 @@ from jaxtyping import Array
 
 from pgcore.config import TrainConfig
 from pgcore.faults import Played
-from pgcore.gym import CARTPOLE
+from pgcore.gym import CARTPOLE, gym_spec
 from pgcore.seeds import LanesTrainer, SeedsCallback, starting_points, train_in_turn, train_lanes
 from pgcore.training import Result, StepResult
-from pgjax.checkpoint import params_to_tensors
+from pgjax.checkpoint import _require_fit, params_to_tensors
 from pgjax.train import _Episodes, _make_parts, _num_eval_batches, _run_keys, train
 from pgjax.types import TrainState
 
@@ -43,12 +43,17 @@ def train_seeds(
         One result a seed, in the order of `seeds`.
 
     Raises:
-        UsageError: A seed is none or given twice, the environment can't be made or does not fit.
+        UsageError: A seed is none or given twice, the environment can't be made or does not fit,
+            or `params` do not fit it.
         SeedsError: Something was not finite in a seed's run; the others went on to their ends.
     """
     started = time.perf_counter()
     starts = starting_points(config, seeds, params)
     seeds = list(starts)
+    if params is not None:
+        spec = gym_spec(config.env_id)
+        for start in params:
+            _require_fit(start, config, spec)
     if config.env_id != CARTPOLE:
         return train_in_turn(
             lambda one, **options: train(one, params=starts[one.seed], **options),

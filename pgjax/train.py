@@ -11,9 +11,10 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from pgcore.config import TrainConfig
+from pgcore.errors import UsageError
 from pgcore.faults import Played
 from pgcore.training import Result, StepResult, Trainer, Update, run
-from pgjax.checkpoint import params_to_tensors
+from pgjax.checkpoint import _require_fit, params_to_tensors
 from pgjax.envs.base import Env
 from pgjax.envs.gymnasium import _host_errors
 from pgjax.envs.registry import make_env
@@ -26,8 +27,19 @@ from pgjax.types import Metrics, TrainState, Trajectory
 
 
 def init(key: Array, policy: Policy, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first update."""
+    """The state before the first update.
+
+    Raises:
+        UsageError: A leaf of the parameters is nothing to take a gradient in.
+    """
     params = policy.init(key)
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.inexact):
+            raise UsageError(
+                f"params{jax.tree_util.keystr(path)} is {leaf!r}, accepted are arrays of floats; "
+                "keep out of params what is not trained: eqx.partition(module, "
+                "eqx.is_inexact_array), nnx.split(module, nnx.Param, ...)"
+            )
     return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
 
@@ -105,7 +117,7 @@ def train(
         The kept policy, its parameters and evaluation, one row an update, and when it was solved.
 
     Raises:
-        UsageError: The environment can't be made or does not fit.
+        UsageError: The environment can't be made or does not fit, or `params` do not fit it.
         RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
     """
     started = time.perf_counter()
@@ -173,6 +185,8 @@ def _make_parts(config: TrainConfig) -> _Parts:
         return _Episodes(trajectory, episode_returns(reward, mask), is_finite)
 
     def start(key: Array, params: Any) -> TrainState:
+        if params is not None:
+            _require_fit(params, config, env)
         first = draw_params(key) if params is None else params
         return init(key, policy._replace(init=lambda key: first), optimizer)
 

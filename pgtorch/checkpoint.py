@@ -10,8 +10,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from pgcore.agents import layer_shapes
 from pgcore.config import TrainConfig
-from pgcore.schema import PolicyFile, read_policy, require_tensors, write_policy
+from pgcore.gym import GymSpec
+from pgcore.schema import (
+    PolicyFile,
+    read_policy,
+    require_policy,
+    require_tensors,
+    tensor_shapes,
+    write_policy,
+)
+from pgtorch.envs.base import Env
 from pgtorch.policies import Policy, make_policy
 
 
@@ -34,8 +44,16 @@ def tensors_to_params(tensors: dict[str, np.ndarray], params: nn.Module) -> nn.M
 
 
 def save_policy(path: str | Path, config: TrainConfig, params: nn.Module) -> None:
-    """Writes the policy of a run to a file that either framework reads."""
-    write_policy(path, PolicyFile(config.agent, config.env_id, params_to_tensors(params)))
+    """Writes the policy of a run to a file that either framework reads.
+
+    Raises:
+        UsageError: `params` is no network of `config.agent` with `config.hidden_sizes`, or not
+            finite. Nothing is written. (For a module of one's own there is
+            `safetensors.torch.save_model`.)
+    """
+    policy = PolicyFile(config.agent, config.env_id, params_to_tensors(params))
+    require_policy(policy, "params", config.hidden_sizes)
+    write_policy(path, policy)
 
 
 def load_policy(path: str | Path) -> tuple[Policy, nn.Module]:
@@ -49,3 +67,9 @@ def load_policy(path: str | Path) -> tuple[Policy, nn.Module]:
     stored = torch.tensor(file.tensors["linear1.weight"])
     template = policy.init(torch.Generator()).to(stored)
     return policy, tensors_to_params(file.tensors, template)
+
+
+def _require_fit(params: nn.Module, config: TrainConfig, env: Env | GymSpec) -> None:
+    """Raises a `UsageError` unless it has the layers that `config` and `env` ask for."""
+    layers = layer_shapes(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
+    require_tensors(params_to_tensors(params), tensor_shapes(layers), "params")

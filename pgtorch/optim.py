@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pgcore.config import TrainConfig
-from pgcore.errors import require
+from pgcore.errors import UsageError, require, require_betas, require_learning_rate
 
 
 def adam(
@@ -23,7 +23,18 @@ def adam(
 
     m ← b1 · m + (1 − b1) · g, v ← b2 · v + (1 − b2) · g²,
     p ← p − learning_rate · m / (1 − b1ᵗ) / (√(v / (1 − b2ᵗ)) + eps).
+
+    Raises:
+        UsageError: `learning_rate` is a schedule, or one of these is out of range.
     """
+    if callable(learning_rate):
+        raise UsageError(
+            f"learning_rate is a function, {learning_rate!r}, accepted is a number; to follow a "
+            "schedule, step a torch.optim.lr_scheduler on the state's opt_state"
+        )
+    if not isinstance(learning_rate, Tensor):
+        require_learning_rate(learning_rate)
+    require_betas(b1, b2)
     return partial(torch.optim.Adam, lr=learning_rate, betas=(b1, b2), eps=eps)
 
 
@@ -32,7 +43,11 @@ def clip_by_global_norm(max_norm: float) -> Callable[[Iterable[Tensor]], Float[T
 
     Returns a function of the parameters that changes their gradients in place and returns ‖g‖:
     `torch.nn.utils.clip_grad_norm_`.
+
+    Raises:
+        UsageError: `max_norm` is not above 0.
     """
+    require(max_norm > 0, "max_norm", max_norm, "a number above 0")
     return partial(torch.nn.utils.clip_grad_norm_, max_norm=max_norm)
 
 

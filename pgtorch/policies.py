@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor, nn
 
-from pgcore.errors import unknown_choice
+from pgcore.config import as_sizes
+from pgcore.errors import UsageError, is_int, require, unknown_choice
 from pgtorch.distributions import Categorical, Normal
 from pgtorch.networks import ReinforceAgent, ReparamTrickAgent
 
@@ -49,8 +50,11 @@ def make_policy(
     """One of the article's two agents: `"reinforce"` or `"reparam"`.
 
     Raises:
-        ValueError: For any other name.
+        UsageError: For any other name, and for sizes that no network has. `apply` raises it for
+            observations that are not `[..., obs_dim]`.
     """
+    require(is_int(obs_dim, 1), "obs_dim", obs_dim, "an integer of at least 1")
+    widths = as_sizes(hidden_sizes)
     if agent == "reinforce":
         network, distribution = ReinforceAgent, "categorical"
     elif agent == "reparam":
@@ -64,9 +68,14 @@ def make_policy(
         seed = int(torch.randint(2**32, (), generator=key, device=key.device))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return network(obs_dim, num_actions, hidden_sizes).to(key.device)
+            return network(obs_dim, num_actions, widths).to(key.device)
 
-    return _policy(init, lambda params, obs: params(obs), num_actions, distribution)
+    def forward(params: nn.Module, obs: Float[Tensor, "*batch O"]) -> Any:
+        fits = obs.ndim > 0 and obs.shape[-1] == obs_dim
+        require(fits, "shape of obs", tuple(obs.shape), f"[..., {obs_dim}]")
+        return params(obs)
+
+    return _policy(init, forward, num_actions, distribution)
 
 
 def from_callable(
@@ -85,7 +94,8 @@ def from_callable(
         distribution: `"categorical"` or `"normal"`.
 
     Raises:
-        ValueError: For any other distribution.
+        UsageError: For any other distribution. `apply` raises it where `fn` returns anything else,
+            or in other shapes. (A deviation `[A]`, the same at every observation, will do.)
     """
     return _policy(lambda key: copy.deepcopy(params), fn, num_actions, distribution)
 
@@ -96,12 +106,16 @@ def make_act(
     """The policy as a function of NumPy arrays, `act(obs, noise) -> actions`, for evaluation.
 
     Zero noise acts greedily.
+
+    Raises:
+        UsageError: From `act`, where the noise does not fit the observations.
     """
 
     def act(obs, noise):
         # torch.tensor copies: an environment may reuse the memory of its observations.
         with torch.no_grad():
             dist = policy.apply(params, torch.tensor(obs))
+            _check("noise", torch.tensor(noise), dist[0].shape)
             noise = torch.tensor(noise).to(dist[0])
             return policy.action(policy.sample(dist, noise)).cpu().numpy()
 
@@ -109,6 +123,7 @@ def make_act(
 
 
 def _policy(init, fn, num_actions: int, distribution: str) -> Policy:
+    require(is_int(num_actions, 1), "num_actions", num_actions, "an integer of at least 1")
     if distribution == "categorical":
 
         def draw_gumbel(key, num_steps, num_episodes):
@@ -118,9 +133,13 @@ def _policy(init, fn, num_actions: int, distribution: str) -> Policy:
             exponential.exponential_(generator=key)
             return -torch.log(exponential.clamp(min=torch.finfo(exponential.dtype).tiny))
 
+        def categorical(params, obs):
+            logits = fn(params, _as_parameters(obs, params))
+            return Categorical(_check("the logits", logits, (*obs.shape[:-1], num_actions)))
+
         return Policy(
             init=init,
-            apply=lambda params, obs: Categorical(fn(params, _as_parameters(obs, params))),
+            apply=categorical,
             draw_noise=draw_gumbel,
             sample=Categorical.sample,
             action=lambda sample: sample,
@@ -133,9 +152,25 @@ def _policy(init, fn, num_actions: int, distribution: str) -> Policy:
             shape = (num_steps, num_episodes, num_actions)
             return torch.randn(shape, generator=key, device=key.device)
 
+        def normal(params, obs):
+            outputs = fn(params, _as_parameters(obs, params))
+            if not (isinstance(outputs, tuple | list) and len(outputs) == 2):
+                raise UsageError(
+                    f"fn returns {_what(outputs)}, accepted for a normal policy is a pair "
+                    f"(mu, std) of tensors [..., {num_actions}]; a tensor that holds both is taken "
+                    "apart by out.unbind(0) or out.chunk(2, dim=-1)"
+                )
+            everywhere = (*obs.shape[:-1], num_actions)
+            mu, std = outputs
+            is_shared = isinstance(std, Tensor) and std.ndim == 1
+            return Normal(
+                _check("mu", mu, everywhere),
+                _check("std", std, (num_actions,) if is_shared else everywhere),
+            )
+
         return Policy(
             init=init,
-            apply=lambda params, obs: Normal(*fn(params, _as_parameters(obs, params))),
+            apply=normal,
             draw_noise=draw_normal,
             sample=Normal.sample,
             action=lambda sample: torch.argmax(sample, dim=-1),
@@ -149,3 +184,20 @@ def _as_parameters(obs: Tensor, params: nn.Module) -> Tensor:
     """The observation in the dtype and on the device of the parameters."""
     parameter = next(params.parameters(), None)
     return obs if parameter is None else obs.to(parameter)
+
+
+def _check(name: str, tensor: Any, shape: Sequence[int]) -> Tensor:
+    """The tensor itself; a `UsageError` if it is none or has another shape."""
+    if isinstance(tensor, Tensor) and tuple(tensor.shape) == tuple(shape):
+        return tensor
+    raise UsageError(
+        f"{name} is {_what(tensor)}, accepted is a tensor of shape {list(shape)}, "
+        "num_actions at its end"
+    )
+
+
+def _what(value: Any) -> str:
+    kind = type(value).__name__
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    return f"a {kind} of {len(value)}" if isinstance(value, tuple | list) else f"a {kind}"

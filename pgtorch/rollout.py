@@ -6,13 +6,19 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
+from pgcore.errors import require, require_count
 from pgtorch.envs.base import Env
 from pgtorch.policies import Policy
 from pgtorch.types import Noise, Trajectory
 
 
 def draw_noise(policy: Policy, env: Env, key: torch.Generator, num_episodes: int) -> Noise:
-    """All the noise of B episodes, each as long as the environment allows."""
+    """All the noise of B episodes, each as long as the environment allows.
+
+    Raises:
+        UsageError: `num_episodes` is no number of episodes.
+    """
+    require_count("num_episodes", num_episodes)
     return Noise(
         reset=env.draw_reset(key, num_episodes),
         policy=policy.draw_noise(key, env.max_steps, num_episodes),
@@ -34,7 +40,18 @@ def rollout(
             Its length T is the trajectory's; an episode that would run longer is cut there.
         early_exit: Stop when the last episode has ended, and record no gradients. False plays all
             T steps, differentiably: samples depend on `params`, observations on `noise.reset`.
+
+    Raises:
+        UsageError: The noise is not for the environment's actions, or not for as many episodes as
+            it starts. (It might broadcast, or an action too many be played as another.)
     """
+    found, num_episodes = tuple(noise.policy.shape), len(noise.reset)
+    require(
+        len(found) == 3 and found[1:] == (num_episodes, env.num_actions),
+        "shape of noise.policy",
+        found,
+        f"[T, B, A]: B = {num_episodes} as in noise.reset, A = {env.num_actions} actions",
+    )
     with torch.set_grad_enabled(torch.is_grad_enabled() and not early_exit):
         return _play(policy, params, env, noise, early_exit)
 

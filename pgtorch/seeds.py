@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from torch import nn
 
 from pgcore.config import TrainConfig
+from pgcore.gym import gym_spec
 from pgcore.seeds import SeedsCallback, starting_points, train_in_turn
 from pgcore.training import Result
+from pgtorch.checkpoint import _require_fit
 from pgtorch.train import train
 
 
@@ -30,11 +32,16 @@ def train_seeds(
         One result a seed, in the order of `seeds`.
 
     Raises:
-        UsageError: A seed is none or given twice, Gymnasium cannot make the environment.
+        UsageError: A seed is none or given twice, Gymnasium cannot make the environment, or
+            `params` do not fit it.
         SeedsError: Something was not finite in a seed's run; the others went on to their ends.
     """
     starts = starting_points(config, seeds, params)
     seeds = list(starts)
+    if params is not None:
+        spec = gym_spec(config.env_id)
+        for module in params:
+            _require_fit(module, config, spec)
     return train_in_turn(
         lambda one, **options: train(one, params=starts[one.seed], **options),
         config,

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pgcore.config import TrainConfig
+from pgcore.errors import require
 from pgcore.faults import Played
 from pgcore.training import Result, StepResult, Trainer, Update, run
-from pgtorch.checkpoint import params_to_tensors
+from pgtorch.checkpoint import _require_fit, params_to_tensors
 from pgtorch.envs.base import Env
 from pgtorch.envs.registry import make_env
 from pgtorch.losses import reinforce_loss
@@ -28,8 +29,17 @@ from pgtorch.types import Metrics, TrainState, Trajectory
 def init(
     key: torch.Generator, policy: Policy, optimizer: Callable[..., torch.optim.Optimizer]
 ) -> TrainState:
-    """Fresh parameters, drawn from `key`, their optimizer, and update 0."""
+    """Fresh parameters, drawn from `key`, their optimizer, and update 0.
+
+    Raises:
+        UsageError: `key` is no generator, or the parameters no module with any to train.
+    """
+    require(isinstance(key, torch.Generator), "key", key, "a torch.Generator")
     params = policy.init(key)
+    trains = isinstance(params, torch.nn.Module) and any(
+        p.requires_grad for p in params.parameters()
+    )
+    require(trains, "params", params, "a torch.nn.Module with parameters that require gradients")
     return TrainState(params, optimizer(params.parameters()), torch.zeros((), dtype=torch.int32))
 
 
@@ -119,7 +129,8 @@ def train(
         callback: Called with a `pgcore.training.Update` after each update.
 
     Raises:
-        UsageError: Gymnasium cannot make the environment, or its spaces are of another kind.
+        UsageError: Gymnasium cannot make the environment, its spaces are of another kind, or
+            `params` do not fit it.
         RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
     """
     started = time.perf_counter()
@@ -150,6 +161,7 @@ def train(
         tensors=params_to_tensors,
     )
     if params is not None:
+        _require_fit(params, config, env)
         first = copy.deepcopy(params)
         state = init(key, policy._replace(init=lambda key: first), optimizer)
     else:

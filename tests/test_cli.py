@@ -11,10 +11,13 @@ import subprocess
 import sys
 import time
 
+import gymnasium
+import numpy as np
 import pytest
 
-from pgcore.cli import parse_int, run_cli
+from pgcore.cli import run_cli
 from pgcore.config import TrainConfig
+from pgcore.parsing import parse_int
 from pgcore.progress import describe, describe_seeds, progress
 from pgcore.solving import UnreachableThreshold
 from tests.test_files import ROW
@@ -143,7 +146,21 @@ BAD_CALLS = [
     (["train", "--lerning-rate", "1"], "--learning-rate"),
     (["train", "--discount", "1.5"], "discount is 1.5"),
     (["train", "--seed", "-1"], "seed is -1"),
-    (["train", "--seed", "1.5"], "1.5 is no integer"),
+    (["train", "--seed", "1.5"], "'1.5' is no integer"),
+    (["train", "--seed", "x"], "--seed: 'x' is no integer"),
+    (["train", "--seed", "4294967296"], "seed is 4294967296"),
+    (["train", "--hidden-sizes", "0"], r"hidden_sizes is \(0,\)"),
+    (["train", "--hidden-sizes", "24", "x"], "--hidden-sizes: .*'24', 'x'"),
+    (["train", "--hidden-sizes", "1e12"], "hidden_sizes is .*at most 65,536"),
+    (["train", "--episodes-per-update", "1e30"], "episodes_per_update is .*at most 1,000,000"),
+    (["train", "--agent"], "Missing value for argument '--agent'"),
+    (["train", "--agen", "reparam"], "Unrecognized options: --agen.*--agent"),
+    (["train", "--run-dir", ""], "run_dir is ''"),
+    (["train", "--run-dir", "/proc/new/run"], "run_dir '/proc/new/run' cannot be made: No such"),
+    (["train", "--run-dir", "/dev/null/run"], "run_dir '/dev/null/run' cannot be made: Not a dir"),
+    (["train", "--run-dir", f"new/{'x' * 300}"], "cannot be made: File name too long"),
+    (["train", "--run-dir", "x" * 300], "cannot be made: File name too long"),
+    (["train", "--run-dir", "new/.."], "run_dir 'new/..' cannot be made"),
     (["train", "--hidden-sizes"], "hidden_sizes is"),
     (
         ["train", "--env-id", "CartPol-v1"],
@@ -154,6 +171,21 @@ BAD_CALLS = [
     (["train", "--env-id", "ALE/Pong-v5"], "pip install ale-py.*as 'ale_py:ALE/Pong-v5'"),
     (["train", "--env-id", "nowhere:Pong-v5"], "needs the module 'nowhere', which is not inst"),
     (["train", "--env-id", "LunarLander-v3"], "'LunarLander-v3' needs.*pip install"),
+    (["train", "--env-id", ""], "env_id is ''"),
+    (["train", "--env-id", ":CartPole-v1"], "env_id is ':CartPole-v1', which cannot be made"),
+    (["train", "--env-id", "..x:CartPole-v1"], "env_id is '..x:CartPole-v1', which cannot be"),
+    (["train", "--env-id", "a:b:c"], "env_id is 'a:b:c', which cannot be made"),
+    (["train", "--env-id", "a b"], "env_id is 'a b', which Gymnasium cannot make: Malformed"),
+    (["train", "--env-id", "NeedsMap-v0"], "'NeedsMap-v0', which cannot be made: ValueError: no m"),
+    (["train", "--env-id", "NeedsName-v0"], "'NeedsName-v0', which cannot be made: TypeError: "),
+    (["train", "--env-id", "NeedsPackage-v0"], "needs the module 'absent_package', which is not"),
+    (["train", "--env-id", "Images-v0"], "'Images-v0' observes Box.*accepted is a Box of one"),
+    (["train", "--env-id", "States-v0"], r"'States-v0' observes Discrete\(5\)"),
+    (["train", "--env-id", "FromOne-v0"], r"'FromOne-v0' takes actions in Discrete\(2, start=1\)"),
+    (["train", "--env-id", "Endless-v0"], "'Endless-v0' has no step limit"),
+    (["train", "--seeds", "0:2", "--env-id", "Acrobt-v1"], "did you mean 'Acrobot-v1'"),
+    (["train", "--seeds", "0:2", "--env-id", "Pendulum-v1"], "takes actions in Box"),
+    (["train", "--seeds", "0:99999999999999999999"], "seeds is .*at most 10,000"),
     (["train", "--seeds", "3:3"], "seeds is '3:3', accepted is a range such as 0:50"),
     (["train", "--seeds", "1.5"], "seeds is '1.5'"),
     (["train", "--seeds", "1,1"], "each once"),
@@ -161,19 +193,64 @@ BAD_CALLS = [
     (["train", "--seeds", "0:3", "--seed", "4"], "none beside --seeds"),
     (["eval", "nowhere"], "'nowhere' is no run folder"),
     (["eval", "nowhere", "--episodes", "0"], "episodes is 0"),
+    (["eval", "nowhere", "--episodes", "1e30"], "episodes is .*at most 1,000,000"),
     (["eval", "nowhere", "--seed", "-1"], "seed is -1"),
+    (["eval", "nowhere", "--seed", "1e30"], "seed is .*from 0 to"),
+    (["eval", "/dev/null"], "'/dev/null' is no run folder"),
+    (["eval"], "Missing.*run folder"),
+    (["eval", "one", "two"], "Unrecognized options: two"),
     ([], "Expected one of"),
 ]
 
 
+class NeedsMap(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self):
+        raise ValueError("no map")
+
+
+class NeedsName(NeedsMap):
+    def __init__(self, name):
+        pass
+
+
+class NeedsPackage(NeedsMap):
+    def __init__(self):
+        import absent_package  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+
+class Endless(NeedsMap):
+    def __init__(self):
+        pass
+
+
+class Images(Endless):
+    observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+
+class States(Endless):
+    observation_space = gymnasium.spaces.Discrete(5)
+
+
+class FromOne(Endless):
+    action_space = gymnasium.spaces.Discrete(2, start=1)
+
+
+for bad in (NeedsMap, NeedsName, NeedsPackage, Endless, Images, States, FromOne):
+    gymnasium.register(f"{bad.__name__}-v0", bad, max_episode_steps=None if bad is Endless else 5)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize(("args", "message"), BAD_CALLS, ids=lambda value: str(value)[:40])
 def test_a_bad_call_exits_2_with_one_clear_message_and_makes_nothing(
-    tmp_path, monkeypatch, capfd, args, message
+    tmp_path, monkeypatch, capfd, args, message, framework
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     try:
-        code = run_cli("pgjax", load_pgjax, args)
+        code = run_cli(framework, {"pgjax": load_pgjax, "pgtorch": load_pgtorch}[framework], args)
     except SystemExit as exit:  # tyro's own errors
         code = exit.code
     _, stderr = capfd.readouterr()
@@ -202,9 +279,16 @@ def assert_matches(pattern, text):
     assert re.search(pattern, flat), text
 
 
-def test_a_run_folder_that_exists_is_refused(tmp_path, capfd):
-    assert run_cli("pgjax", load_pgjax, ["train", "--run-dir", str(tmp_path)]) == 2
+@pytest.mark.parametrize("kind", ["folder", "file", "link that leads nowhere"])
+def test_a_run_folder_that_exists_is_refused(tmp_path, capfd, kind):
+    path = tmp_path / "run"
+    make = {"folder": path.mkdir, "file": path.touch}.get(kind, lambda: path.symlink_to("nowhere"))
+    make()
+    before = path.lstat()
+    assert run_cli("pgjax", load_pgjax, ["train", "--run-dir", str(path)]) == 2
     assert "exists; give a path that does not" in capfd.readouterr().err
+    assert path.lstat() == before
+    assert os.listdir(tmp_path) == ["run"]
 
 
 @pytest.mark.parametrize(("key", "value"), [("agent", "reinforce"), ("env_id", "Acrobot-v1")])

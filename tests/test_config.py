@@ -13,10 +13,19 @@ BAD_SETTINGS = [
     ({"agent": "renforce"}, "agent is 'renforce'.*did you mean 'reinforce'"),
     ({"normalize": "bach"}, "normalize is 'bach'.*did you mean 'batch'"),
     ({"env_id": ""}, "env_id is ''"),
+    ({"env_id": None}, "env_id is None"),
+    ({"env_id": 3}, "env_id is 3"),
+    ({"agent": ["reparam"]}, r"agent is \['reparam'\]"),
+    ({"agent": None}, "agent is None"),
     ({"seed": -1}, "seed is -1.*from 0 to"),
     ({"seed": 2**32}, "seed is 4294967296"),
     ({"seed": True}, "seed is True"),
     ({"seed": 1.0}, "seed is 1.0"),
+    ({"seed": np.float32(1)}, "seed is 1.0"),
+    ({"seed": np.True_}, "seed is True"),
+    ({"seed": "1"}, "seed is '1'"),
+    ({"episodes_per_update": 1_000_001}, "episodes_per_update is 1000001.*at most 1,000,000"),
+    ({"eval_episodes": 10**40}, "eval_episodes is 10+, accepted"),
     ({"episodes_per_update": 0}, "episodes_per_update is 0.*at least 1"),
     ({"total_timesteps": 0}, "total_timesteps is 0"),
     ({"eval_episodes": 0}, "eval_episodes is 0"),
@@ -25,10 +34,19 @@ BAD_SETTINGS = [
     ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
     ({"discount": math.nan}, "discount is nan.*from 0 to 1"),
     ({"discount": 1.01}, "discount is 1.01"),
+    ({"discount": True}, "discount is True"),
+    ({"discount": 10**400}, "discount is 10+, accepted"),
+    ({"learning_rate": 10**400}, "learning_rate is 10+, accepted"),
+    ({"solve_threshold": 10**400}, "solve_threshold is 10+, accepted"),
+    ({"max_grad_norm": "1"}, "max_grad_norm is '1'"),
     ({"discount": -0.01}, "discount is -0.01"),
     ({"hidden_sizes": ()}, r"hidden_sizes is \(\)"),
     ({"hidden_sizes": (24, 0)}, r"hidden_sizes is \(24, 0\)"),
     ({"hidden_sizes": 24}, "hidden_sizes is 24"),
+    ({"hidden_sizes": "24"}, "hidden_sizes is '24'"),
+    ({"hidden_sizes": (24, True)}, r"hidden_sizes is \(24, True\)"),
+    ({"hidden_sizes": (65_537,)}, r"hidden_sizes is \(65537,\), .*at most 65,536"),
+    ({"run_dir": ""}, "run_dir is ''"),
     ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
     ({"solve_threshold": math.nan}, "solve_threshold is nan"),
 ]
@@ -46,7 +64,10 @@ def test_both_ends_of_the_discount_are_accepted(discount):
 
 
 def test_numpys_scalars_and_paths_become_plain_values(tmp_path):
-    config = TrainConfig(seed=np.int64(3), discount=np.float32(0.5), run_dir=tmp_path)
+    config = TrainConfig(
+        seed=np.int64(3), discount=np.float32(0.5), run_dir=tmp_path, hidden_sizes=[np.int64(4)]
+    )
+    assert json.loads(json.dumps(config.to_dict()))["hidden_sizes"] == [4]
     assert json.loads(json.dumps(config.to_dict()))["run_dir"] == str(tmp_path)
     assert (config.seed, config.discount) == (3, 0.5)
 

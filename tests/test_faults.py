@@ -194,7 +194,7 @@ def test_an_evaluation_stops_at_what_is_not_finite_and_says_where(faulty_in, fie
 def test_a_policy_file_with_nan_is_refused(tmp_path, framework):
     path = tmp_path / "policy.safetensors"
     params = framework.make_policy("reinforce", 4, 2, (4,)).init(make_key(framework))
-    framework.save_policy(path, TrainConfig(), params)
+    framework.save_policy(path, TrainConfig(hidden_sizes=(4,)), params)
     tensors = load_file(path)
     tensors["linear2.bias"][0] = np.nan
     save_file(

@@ -15,11 +15,11 @@ import pgtorch
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError, UsageError
 from pgcore.faults import Played
+from pgcore.parsing import parse_seeds
 from pgcore.runs import RunFolder
 from pgcore.seeds import (
     LanesTrainer,
     SeedsError,
-    parse_seeds,
     starting_points,
     train_in_turn,
     train_lanes,

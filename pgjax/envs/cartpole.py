@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from pgcore.errors import is_int, require
 from pgcore.gym import CARTPOLE_RESET_BOUND
 from pgjax.envs.base import Env
 
@@ -84,7 +85,12 @@ def draw_reset(key: Array, num_episodes: int) -> Float[Array, "B 4"]:
 
 
 def CartPole(max_steps: int = 500) -> Env:
-    """CartPole-v1 as an `Env`."""
+    """CartPole-v1 as an `Env`.
+
+    Raises:
+        UsageError: `max_steps` is no number of steps.
+    """
+    require(is_int(max_steps, 1), "max_steps", max_steps, "an integer of at least 1")
     return Env(
         reset=reset,
         step=functools.partial(step, max_steps=max_steps),

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pgcore.errors import is_int, require
 from pgcore.gym import CARTPOLE_RESET_BOUND
 from pgtorch.envs.base import Env
 
@@ -96,7 +97,12 @@ def draw_reset(key: torch.Generator, num_episodes: int) -> Float[Tensor, "B 4"]:
 
 
 def CartPole(max_steps: int = 500) -> Env:
-    """The environment: 2 actions (push left, push right), reward 1 for every step."""
+    """The environment: 2 actions (push left, push right), reward 1 for every step.
+
+    Raises:
+        UsageError: `max_steps` is no number of steps.
+    """
+    require(is_int(max_steps, 1), "max_steps", max_steps, "an integer of at least 1")
     return Env(
         reset=reset,
         step=partial(step, max_steps=max_steps),
