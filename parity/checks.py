@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from parity import sides
+from parity import repro, sides
 from parity.report import Report
 from parity.tolerance import Arrays, Comparison, Function, Mismatch, Verdict, compare, nudge
 from pgcore.errors import UsageError, unknown_choice
@@ -85,9 +85,10 @@ def check(
     third = None if oracle is None else _numpy_side(given.call(oracle))
     comparisons = [
         judge("eager", sides.jax_values(in_jax, jit=False), inputs=given.arrays, oracle=third),
-        _reported("values, jitted", lambda: judge(
-            "jitted", sides.jax_values(in_jax), inputs=given.arrays
-        )),
+        _reported(
+            "values, jitted",
+            lambda: judge("jitted", sides.jax_values(in_jax), inputs=given.arrays),
+        ),
     ]
     floating = [
         leaf
@@ -113,7 +114,15 @@ def check(
             )
     comparisons.append(_reported("values, vmapped", lambda: _mapped(judge, in_jax, given.arrays)))
     title = name or getattr(candidate, "__qualname__", type(candidate).__name__)
-    return Report(title, comparisons, given.notes)
+    functions = {"reference": reference, "candidate": candidate, "oracle": oracle}
+    options = {
+        "wrt": None if wrt is None else [*wrt],
+        "rename": None if rename is None else dict(rename),
+        "expect_nonfinite": [*expect_nonfinite],
+    }
+    return Report(
+        title, comparisons, given.notes, lambda: repro.script(title, functions, inputs, options)
+    )
 
 
 class _Inputs:
@@ -290,7 +299,8 @@ def _reported(stage: str, comparison: Callable[[], Comparison]) -> Comparison:
 
 def _numpy_side(function: Callable[..., Any]) -> Function:
     return lambda inputs: {
-        leaf: np.asarray(value) for leaf, value in sides.flat(function(**sides.nested(inputs))).items()
+        leaf: np.asarray(value)
+        for leaf, value in sides.flat(function(**sides.nested(inputs))).items()
     }
 
 

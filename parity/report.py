@@ -103,7 +103,7 @@ def describe(mismatch: Mismatch) -> list[str]:
 def _summary(comparisons: list[Comparison]) -> list[str]:
     """What was compared, how close it came, and where more than rounding decided."""
     verdicts = [verdict for each in comparisons for verdict in each.verdicts]
-    lines = [f"compared: {', '.join(each.stage for each in comparisons)}"]
+    lines = [f"compared: {'; '.join(each.stage for each in comparisons)}"]
     for dtype in ("float64", "float32"):
         judged = [v for v in verdicts if v.dtype == dtype and v.bound > 0]
         if judged:
@@ -142,9 +142,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def _page(report: Report) -> str:
     escape = html.escape
-    rows = [
-        (each.stage, verdict) for each in report.comparisons for verdict in each.verdicts
-    ]
+    rows = [(each.stage, verdict) for each in report.comparisons for verdict in each.verdicts]
     table = "\n".join(_table_row(stage, verdict) for stage, verdict in rows)
     failures = "\n".join(
         f"<pre>{escape(chr(10).join(describe(mismatch)))}</pre>" for mismatch in report.failures
@@ -173,7 +171,7 @@ def _table_row(stage: str, verdict: Verdict) -> str:
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem }}
 table {{ border-collapse: collapse; font-size: 14px }}
 th, td {{ text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #ddd }}
 pre, .bad td {{ background: #fdecea }}
