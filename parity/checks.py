@@ -23,6 +23,9 @@ NUM_MAPPED = 3
 """Input sets that are stacked for `vmap`."""
 MAPPED_APART = 2.0**-6
 """How far, relatively, these lie apart: near enough for all to be of the given set's kind."""
+COTANGENT_SEED = 0x636F74
+"""Not 0: inputs that a person draws with `default_rng(0).normal` would be their own cotangent,
+which the Jacobian of a normalisation, say, sends to zero whatever its scale."""
 
 
 def check(
@@ -241,7 +244,7 @@ def _cotangents(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A fixed random weight for each entry of the outputs; none where all are lone scalars."""
     if all(array.ndim == 0 for array in outputs.values()):
         return {}
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(COTANGENT_SEED)
     return {
         f"{sides.COTANGENT}{leaf}": rng.normal(size=array.shape) for leaf, array in outputs.items()
     }

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from parity.tolerance import Comparison, Mismatch, Verdict
 from pgcore.files import write_atomically
 
-MAX_FAILURES_SHOWN = 5
-"""Mismatches that a text shows in full; the first is the one to look at."""
+MAX_OTHERS_SHOWN = 8
+"""Mismatches that a text names after the first, which is the one to look at."""
 
 
 class Report(NamedTuple):
@@ -47,10 +47,12 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         lines = [f"{self.name}: {'the same' if self.ok else 'NOT the same'}"]
         lines += [f"  {note}" for note in [*_summary(self.comparisons), *self.notes]]
-        for mismatch in self.failures[:MAX_FAILURES_SHOWN]:
-            lines += [f"  {line}" for line in describe(mismatch)]
-        if (more := len(self.failures) - MAX_FAILURES_SHOWN) > 0:
-            lines.append(f"  and {more} more")
+        if self.failures:
+            first, *others = self.failures
+            lines += [f"  {line}" for line in describe(first)]
+            lines += [f"  also {_briefly(mismatch)}" for mismatch in others[:MAX_OTHERS_SHOWN]]
+            if (more := len(others) - MAX_OTHERS_SHOWN) > 0:
+                lines.append(f"  and {more} more")
         return "\n".join(lines)
 
     def to_json(self) -> str:
@@ -87,17 +89,29 @@ class Report(NamedTuple):
 
 def describe(mismatch: Mismatch) -> list[str]:
     """A mismatch in words, one line a fact."""
-    at = list(mismatch.index) if mismatch.index else ""
     lines = [
-        f"{mismatch.stage}: {mismatch.leaf}{at} in {mismatch.dtype}",
+        _place(mismatch),
         f"    reference {_number(mismatch.reference)}",
         f"    candidate {_number(mismatch.candidate)}",
     ]
     if mismatch.oracle is not None:
         lines.append(f"    oracle    {_number(mismatch.oracle)}")
     if math.isfinite(mismatch.error):
-        lines.append(f"    error {mismatch.error:.3g}, allowed {mismatch.bound:.3g}")
+        lines.append(f"    {_error(mismatch)}")
     return lines
+
+
+def _briefly(mismatch: Mismatch) -> str:
+    return f"{_place(mismatch)}, {_error(mismatch)}"
+
+
+def _place(mismatch: Mismatch) -> str:
+    at = list(mismatch.index) if mismatch.index else ""
+    return f"{mismatch.stage}: {mismatch.leaf}{at} in {mismatch.dtype}"
+
+
+def _error(mismatch: Mismatch) -> str:
+    return f"error {mismatch.error:.3g}, allowed {mismatch.bound:.3g}"
 
 
 def _summary(comparisons: list[Comparison]) -> list[str]:

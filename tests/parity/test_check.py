@@ -134,6 +134,20 @@ def test_a_bug_that_both_sides_share_is_the_oracles_to_find():
     assert not parity.check(*sides, RETURNS, oracle=returns_by_definition).ok
 
 
+def test_a_gradient_is_judged_though_the_inputs_are_the_first_numbers_of_seed_0():
+    """The Jacobian of a normalisation sends the input itself to zero; it may be no cotangent."""
+    given = {"x": np.random.default_rng(0).normal(size=50)}
+    report = parity.check(
+        lambda x: (x - x.mean()) / x.std(correction=0),
+        lambda x: (x - x.mean()) / jax.lax.stop_gradient(x.std()),
+        given,
+    )
+    assert {mismatch.stage for mismatch in report.failures} == {
+        "gradients, eager",
+        "gradients, jitted",
+    }
+
+
 class Pair(NamedTuple):
     first: object
     rest: list
