@@ -1,0 +1,118 @@
+"""Programs that repeat a comparison: no Hypothesis, no pytest, the inputs written into them."""
+
+import base64
+import importlib
+import io
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pgcore.errors import UsageError
+
+LINE = 96
+"""Characters of encoded arrays in a line."""
+
+
+def script(
+    name: str,
+    functions: Mapping[str, Callable[..., Any] | None],
+    inputs: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> str:
+    """A program that calls `parity.check` and exits with 1 if the two still part.
+
+    Args:
+        name: What was compared.
+        functions: `reference`, `candidate` and, if there is one, `oracle`.
+        inputs: As they were given to `parity.check`.
+        options: The other arguments of `parity.check`, as plain values.
+
+    Raises:
+        UsageError: A function can't be imported by another program.
+    """
+    given = {role: function for role, function in functions.items() if function is not None}
+    imports = {role: _import(role, function) for role, function in given.items()}
+    folders = sorted({folder for folder, _ in imports.values() if folder})
+    arrays: dict[str, np.ndarray] = {}
+    literal, classes = _literal(inputs, "", arrays)
+    data = io.BytesIO()
+    numbered: dict[str, Any] = {f"a{i}": array for i, array in enumerate(arrays.values())}
+    np.savez_compressed(data, **numbered)
+    encoded = "\n".join(textwrap.wrap(base64.b64encode(data.getvalue()).decode(), LINE))
+    arguments = {role: role for role in given if role == "oracle"}
+    arguments |= {key: repr(value) for key, value in {**options, "name": name}.items()}
+    call = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    lines = [
+        f'"""Repeats the comparison {name!r} on the inputs on which it was made."""',
+        "",
+        "import base64",
+        "import io",
+        "import sys",
+        "",
+        "import numpy as np",
+        "",
+        *(f"sys.path.insert(0, {folder!r})" for folder in folders),
+        "import parity",
+        *(line for _, line in imports.values()),
+        *sorted(classes),
+        "",
+        f'ARRAYS = """\n{encoded}\n"""',
+        "a = np.load(io.BytesIO(base64.b64decode(ARRAYS)))",
+        f"inputs = {literal}",
+        f"report = parity.check(reference, candidate, inputs, {call})",
+        "print(report)",
+        "sys.exit(not report.ok)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _import(role: str, function: Callable[..., Any]) -> tuple[str, str]:
+    """The folder that has a function's package, if it is not installed, and the line to import."""
+    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module in (None, "__main__") or "<" in qualname or not _found(module, qualname, function):
+        raise UsageError(
+            f"{role} is {function!r}, accepted is a function at the top of a module, which another "
+            "program can import"
+        )
+    first, *rest = qualname.split(".")
+    line = f"from {module} import {first} as {role if not rest else '_' + role}"
+    if rest:
+        line += f"\n{role} = _{role}.{'.'.join(rest)}"
+    file = getattr(importlib.import_module(module), "__file__", None)
+    if file is None or "site-packages" in file:
+        return "", line
+    path = Path(file).resolve()
+    depth = len(module.split(".")) - (path.name != "__init__.py")
+    return str(path.parents[depth]), line
+
+
+def _found(module: str, qualname: str, function: Callable[..., Any]) -> bool:
+    found: Any = importlib.import_module(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found is function
+
+
+def _literal(tree: Any, path: str, arrays: dict[str, np.ndarray]) -> tuple[str, set[str]]:
+    """Python for a tree of arrays and constants, and the imports that it needs."""
+    if isinstance(tree, Mapping):
+        parts = {key: _literal(each, f"{path}/{key}", arrays) for key, each in tree.items()}
+        text = ", ".join(f"{key!r}: {part}" for key, (part, _) in parts.items())
+        return f"{{{text}}}", set().union(*(classes for _, classes in parts.values()))
+    if isinstance(tree, tuple | list):
+        parts = [_literal(each, f"{path}/{i}", arrays) for i, each in enumerate(tree)]
+        text = "".join(f"{part}, " for part, _ in parts)
+        classes = set().union(*(found for _, found in parts))
+        if hasattr(tree, "_fields"):
+            kind = type(tree)
+            return f"{kind.__name__}({text})", classes | {
+                f"from {kind.__module__} import {kind.__qualname__}"
+            }
+        return (f"[{text}]" if isinstance(tree, list) else f"({text})"), classes
+    if not hasattr(tree, "shape"):
+        return repr(tree), set()
+    arrays[path] = np.array(tree.detach().cpu() if hasattr(tree, "detach") else tree)
+    return f"a['a{len(arrays) - 1}']", set()
