@@ -155,7 +155,7 @@ def p_values(ours: np.ndarray, theirs: np.ndarray, rng: np.random.Generator) -> 
     permutations = rng.permuted(np.tile(signs, (NUM_PERMUTATIONS, 1)), axis=1)
     values = np.concatenate([ours, theirs])
     # Splits that are equal may differ in their last bits: they are summed in another order.
-    observed = np.abs(signs @ values) * (1 - 1e-12)
+    observed = np.abs(signs @ values) - 1e-12 * np.abs(values).max(axis=0)
     extreme = np.abs(permutations @ values) >= observed
     return (1 + extreme.sum(axis=0)) / (1 + NUM_PERMUTATIONS)
 

@@ -123,8 +123,8 @@ def _summary(comparisons: list[Comparison]) -> list[str]:
         if judged:
             worst = max(judged, key=lambda v: v.error / v.bound)
             lines.append(
-                f"{dtype}: the largest error is {worst.error / worst.bound:.2g} times what is allowed "
-                f"({worst.leaf}: {worst.error:.2g} of {worst.bound:.2g}, by {TERMS[worst.term]})"
+                f"{dtype}: the largest error is {worst.error / worst.bound:.2g} times what is "
+                f"allowed ({worst.leaf}: {worst.error:.2g} of {worst.bound:.2g}, by {TERMS[worst.term]})"
             )
     if num_ties := sum(each.ties for each in comparisons):
         lines.append(f"{num_ties} decisions differ where the margin is within rounding")

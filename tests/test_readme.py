@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import demo, results
 from pgcore import cli
 
 ROOT = Path(__file__).parent.parent
@@ -70,7 +69,3 @@ def anchors(file: Path) -> set[str]:
     """What GitHub makes of a page's headings: lower case, hyphens, no punctuation."""
     headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_the_readmes_table_is_that_of_the_committed_result():
-    assert results.table_in("README.md", "demo") == demo.table(demo.read_rows())

@@ -1,0 +1,84 @@
+"""The benchmarks' statistics, and that the pages' tables are those of the committed results."""
+
+import numpy as np
+from scipy.stats import binom, permutation_test
+
+from benchmarks import alike, demo, learning, results
+
+PAGE = "docs/learning.md"
+
+
+def test_the_permutation_tests_p_value_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    shifts = np.array([0.0, 0.3, 0.6, 0.9])
+    ours, theirs = rng.normal(size=(30, 4)) + shifts, rng.normal(size=(30, 4))
+    found = alike.p_values(ours, theirs, rng)
+    expected = permutation_test(
+        (ours, theirs),
+        lambda x, y, axis: np.mean(x, axis=axis) - np.mean(y, axis=axis),
+        vectorized=True,
+        n_resamples=alike.NUM_PERMUTATIONS,
+        rng=np.random.default_rng(1),
+    ).pvalue
+    assert expected.min() < 0.01 < 0.3 < expected.max()
+    # Both are shares of 10,000 draws; scipy's two-sided p is twice the smaller tail, which adds
+    # the tails' own noise: 5 standard deviations of the difference.
+    deviation = np.sqrt(expected * (1 - expected) / alike.NUM_PERMUTATIONS)
+    assert (np.abs(found - expected) <= 5 * np.sqrt(3) * deviation + 2e-4).all()
+
+
+def test_the_test_alarms_as_seldom_as_it_says_where_nothing_differs():
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.exponential(size=(2, 30, 1000))
+    num_alarms = int(np.sum(alike.p_values(ours, theirs, rng) < alike.LEVEL))
+    assert num_alarms <= binom.ppf(1 - 1e-6, 1000, alike.LEVEL)
+
+
+def test_what_would_have_been_found_is_found_that_often_and_a_smaller_ratio_is_not():
+    # Normal, so that the power is known: the two-sided z test at level α finds a shift d of means
+    # with deviation s = sqrt(2 / 30) about as often as Φ(d / s − z). It is 0.9 at d = s(z + 1.28),
+    # 0.9986 for α = 0.01; RATIOS are steps of 0.02 and the test is t-like, a little less powerful.
+    rng = np.random.default_rng(0)
+    pool = rng.normal(size=60)
+    pool = (pool - pool.mean()) / pool.std() * 0.3
+    shift = np.log(alike.detectable(pool, rng))
+    expected = 0.3 * np.sqrt(2 / 30) * (2.576 + 1.282)
+    assert 0.95 * expected <= shift <= 1.15 * expected
+
+
+def test_a_run_that_was_not_solved_counts_with_the_whole_budget():
+    solved = [100_000, 110_000, 120_000] * 10
+    unsolved = [None] * 30
+    assert alike.judge({"pgjax": solved, "pgtorch": solved}).p_value == 1
+    verdict = alike.judge({"pgjax": unsolved, "pgtorch": solved})
+    assert verdict.p_value < alike.LEVEL
+    assert 4 < verdict.ratio < 5
+
+
+def test_the_readmes_table_is_that_of_the_committed_result():
+    assert results.table_in("README.md", "demo") == demo.table(demo.read_rows())
+
+
+def test_the_table_of_both_frameworks_is_that_of_the_committed_result():
+    steps = results.load("alike")["steps"]
+    verdicts = {agent: alike.judge(sides) for agent, sides in steps.items()}
+    assert results.table_in(PAGE, "alike") == alike.table(steps, verdicts)
+    recorded = results.load("alike")["verdicts"]
+    assert {agent: verdict._asdict() for agent, verdict in verdicts.items()} == recorded
+
+
+def test_the_learning_tables_are_those_of_the_committed_result():
+    defaults, settings = learning.read_results()
+    assert results.table_in(PAGE, "learning: defaults") == learning.defaults_table(defaults)
+    assert results.table_in(PAGE, "learning: settings") == learning.settings_table(settings)
+
+
+def test_the_figures_that_are_promised_hold_in_the_committed_result():
+    """50 of 50 within 500,000 steps, medians at most 150,000 and 200,000, kept policies at 465."""
+    defaults, _ = learning.read_results()
+    for agent, limit in (("reinforce", 150_000), ("reparam", 200_000)):
+        for framework, num_seeds in (("pgjax", 50), ("pgtorch", 5)):
+            seeds = defaults[agent][framework]
+            assert [seed.seed for seed in seeds] == list(range(num_seeds))
+            assert not any(map(learning.falls_short, seeds))
+        assert np.median([seed.env_steps for seed in defaults[agent]["pgjax"]]) <= limit
