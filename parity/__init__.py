@@ -1,5 +1,6 @@
 """What proves two implementations of an algorithm the same.
 
+`check` holds any PyTorch callable and any JAX callable against each other and gives a `Report`.
 `oracle` is a third, slow definition of every quantity in float64 NumPy; `tolerance` the rule by
 which two numbers are the same; `sides` runs PyTorch and JAX callables on the same NumPy inputs.
 """
