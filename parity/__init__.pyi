@@ -1,4 +1,5 @@
 from . import oracle as oracle
 from . import sides as sides
+from . import strategies as strategies
 from . import tolerance as tolerance
 from .tolerance import Mismatch as Mismatch
