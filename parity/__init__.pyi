@@ -1,6 +1,10 @@
 from . import oracle as oracle
 from . import sides as sides
+from . import strategies as strategies
 from . import tolerance as tolerance
 from .checks import check as check
+from .preflight import Preflight as Preflight
+from .preflight import preflight as preflight
 from .report import Report as Report
+from .tape import NoiseTape as NoiseTape
 from .tolerance import Mismatch as Mismatch

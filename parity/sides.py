@@ -201,7 +201,7 @@ def arithmetic(*, flush: bool) -> Iterator[None]:
 
     num_threads = torch.get_num_threads()
     # torch tells no one whether it flushes; half of the smallest normal float32 shows it.
-    was_flushing = (torch.tensor(2.0**-126) * 0.5).item() == 0
+    was_flushing = (torch.tensor(2.0**-126, dtype=torch.float32) * 0.5).item() == 0
     torch.set_num_threads(1)
     torch.set_flush_denormal(flush)
     try:

@@ -19,7 +19,9 @@ THIRD_PARTY = {
     "pgcore": TYPING | {"gymnasium", "matplotlib", "rich", "tyro", "safetensors"},
     "pgjax": TYPING | {"pgcore", "jax", "flax", "optax"},
     "pgtorch": TYPING | {"pgcore", "torch"},
-    "parity": TYPING | FRAMEWORKS | {"pgcore", "pgjax", "pgtorch", "mpmath", "hypothesis"},
+    "parity": TYPING
+    | FRAMEWORKS
+    | {"pgcore", "pgjax", "pgtorch", "mpmath", "hypothesis", "safetensors"},
 }
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec"}

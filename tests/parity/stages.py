@@ -25,8 +25,8 @@ import pgtorch.optim
 import pgtorch.policies
 import pgtorch.returns
 from parity import oracle, sides
+from parity.hazards import SIZES, Size
 from parity.tolerance import Comparison, Decider, Function, compare
-from tests.parity.hazards import SIZES, Size
 
 Side = Callable[..., Any]
 

@@ -19,7 +19,8 @@ from scipy import stats
 import pgjax.networks
 import pgjax.policies
 import pgtorch.policies
-from tests.parity import hazards, stages
+from parity import hazards
+from tests.parity import stages
 
 ERROR_RATE = 1e-6
 """Probability that right code fails anywhere in this module, were the keys drawn anew."""

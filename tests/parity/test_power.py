@@ -21,10 +21,11 @@ import pgjax.losses
 import pgjax.optim
 import pgjax.returns
 import pgtorch.returns
+from parity import hazards
+from parity.hazards import SIZES
 from parity.tolerance import Comparison
 from pgcore.config import TrainConfig
-from tests.parity import hazards, stages, test_stages, test_updates
-from tests.parity.hazards import SIZES
+from tests.parity import stages, test_stages, test_updates
 
 # --- the stages, on inputs that show -------------------------------------------------------------
 # Eager: a variant is not compiled, and nothing compiled before it is used.

@@ -3,22 +3,21 @@
 Each stage is fed the float64 reference's result of the stage before.
 """
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.parity import hazards, stages
-from tests.parity.hazards import SEEDS
+from parity import hazards
+from parity.strategies import SEEDS
+from tests.parity import stages
 
 AGENTS = pytest.mark.parametrize("agent", stages.AGENTS)
 SCOPES = pytest.mark.parametrize("scope", stages.SCOPES)
 shapes = st.sampled_from(hazards.EPISODES)
 sizes = st.sampled_from(hazards.SIZES)
 runs = st.sampled_from(hazards.RUNS)
-laws = st.sampled_from(((1, 1, 2), (24, 2, 2), (5, 5, 3)))  # T, B and A
+laws = st.sampled_from(hazards.LAWS)
 half = settings(max_examples=max(settings.default.max_examples // 2, 10))
 
 
@@ -57,18 +56,17 @@ def test_a_normal_is_sampled_the_same(seed, shape, law, noise):
     stages.sample("reparam").check(inputs).assert_ok()
 
 
-@given(seed=SEEDS, shape=laws, num_values=one_of((1, 2, 5)))
+@given(seed=SEEDS, shape=laws, num_values=one_of(hazards.TIES))
 def test_the_first_of_equal_dimensions_is_the_action(seed, shape, num_values):
-    rng = np.random.default_rng(seed)
-    sample = rng.integers(num_values, size=shape).astype(float)
+    sample = hazards.ties(np.random.default_rng(seed), shape, num_values)
     comparison = stages.action("reparam").check({"sample": sample})
     comparison.assert_ok()
     assert comparison.ties == 0
 
 
-@given(seed=SEEDS, shape=laws, num_values=one_of((1, 2, 5)))
+@given(seed=SEEDS, shape=laws, num_values=one_of(hazards.TIES))
 def test_the_first_of_equally_likely_actions_is_greedily_taken(seed, shape, num_values):
-    logits = np.random.default_rng(seed).integers(num_values, size=shape).astype(float)
+    logits = hazards.ties(np.random.default_rng(seed), shape, num_values)
     comparison = GREEDY.check({"logits": logits, "noise": np.zeros(shape)})
     comparison.assert_ok()
     assert comparison.ties == 0
@@ -194,14 +192,13 @@ def test_the_gradient_of_every_parameter_agrees(agent, seed, run, weights, mask,
     seed=SEEDS,
     size=sizes,
     hazard=one_of(hazards.GRADIENTS),
-    norm=one_of((1e-6, 0.5, 0.4999995, 0.5000001, 3.0, 1e6)),
+    norm=one_of(hazards.NORMS),
     max_norm=one_of((0.5, 1e-5)),
 )
 def test_gradients_are_clipped_the_same(seed, size, hazard, norm, max_norm):
     rng = np.random.default_rng(seed)
     drawn = hazards.gradients(rng, hazards.params(rng, "reparam", size, "initial"), hazard)
-    share = norm / math.sqrt(sum(np.sum(g**2) for g in drawn.values()))
-    inputs = prefixed("gradients", {name: share * g for name, g in drawn.items()})
+    inputs = prefixed("gradients", hazards.with_norm(drawn, norm * max_norm))
     stages.clip(max_norm).check(inputs).assert_ok()
 
 

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parity import sides
+from parity import hazards, sides
+from parity.hazards import SIZES
+from parity.strategies import SEEDS
 from parity.tolerance import compare
 from pgcore.config import TrainConfig
-from tests.parity import hazards, stages, updates
-from tests.parity.hazards import SEEDS, SIZES
+from tests.parity import stages, updates
 from tests.parity.test_stages import prefixed
 
 AGENTS = pytest.mark.parametrize("agent", stages.AGENTS)

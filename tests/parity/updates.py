@@ -15,11 +15,11 @@ import pgjax.types
 import pgtorch.optim
 import pgtorch.types
 from parity import oracle, sides
+from parity.hazards import Batch, Size
 from pgcore.config import TrainConfig
 from pgjax.train import make_update_step as make_jax_update_step
 from pgtorch.train import make_update_step as make_torch_update_step
 from tests.parity import stages
-from tests.parity.hazards import Batch, Size
 
 FIELDS = Batch._fields
 

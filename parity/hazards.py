@@ -1,17 +1,22 @@
-"""Inputs on which wrong code shows: named hazards, filled from a drawn seed.
+"""Inputs on which wrong code shows: named hazards, filled from a seeded generator.
 
-Hypothesis draws a seed and the names; the arrays come from the seed. Shapes come from short lists,
+Each function makes arrays of one kind, and most kinds are a hazard; `parity.strategies` draws the
+seed and the kind and says how a hazard is told from its arrays. Shapes come from short lists,
 since each new shape is compiled anew.
+
+Shapes: T time steps, B episodes, O observation, A actions; `*batch` is any leading dimensions.
 """
 
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from hypothesis import strategies as st
+
+from pgcore.agents import find_agent, layer_shapes
+from pgcore.errors import require
 
 Arrays = dict[str, np.ndarray]
-
-SEEDS = st.integers(0, 2**32 - 1)
+"""Arrays by name."""
 
 
 class Size(NamedTuple):
@@ -29,6 +34,8 @@ SIZES = (Size(4, 2, (24, 12)), Size(5, 3, (5, 5)))
 
 RUNS = ((SIZES[0], (1, 1)), (SIZES[0], (24, 2)), (SIZES[1], (5, 5)))
 """A network's sizes with T and B."""
+LAWS = ((1, 1, 2), (24, 2, 2), (5, 5, 3))
+"""T, B and A of a distribution's arrays."""
 
 MASKS = ("full", "ragged", "one_step", "one_short")
 REWARDS = (
@@ -41,15 +48,22 @@ REWARDS = (
     "zeros",
     "tiny",
     "huge",
+    "subnormal",
 )
 PADDINGS = ("zeros", "nan", "garbage")
-LOGITS = ("normal", "saturated", "vanishing", "absorbed", "equal", "shifted", "mixed")
-NORMALS = ("usual", "narrow", "wide", "distant")
+LOGITS = ("normal", "saturated", "vanishing", "absorbed", "equal", "tied", "shifted", "mixed")
+NORMALS = ("usual", "narrow", "wide", "distant", "at_mean")
 NOISES = ("usual", "zeros", "extreme")
-PARAMS = ("initial", "large", "dead", "kink")
-GRADIENTS = ("normal", "tiny", "huge", "sparse", "uneven")
+PARAMS = ("initial", "large", "dead", "kink", "flat")
+GRADIENTS = ("normal", "tiny", "huge", "sparse", "uneven", "zeros", "vanishing")
 DISCOUNTS = (0.0, 0.99, 1.0)
 COUNTS = (0, 1, 9, 999, 1_000_000)
+"""Adam's steps so far; at 0 the bias correction is largest."""
+NORMS = (2e-6, 1 - 1e-6, 1.0, 1 + 1e-6, 6.0, 2e6)
+"""Global norms of a gradient, as a multiple of what it is clipped to."""
+BOUNDED = ("inside", "outside", "at_bounds", "next_to_bounds")
+TIES = (1, 2, 5)
+"""From how many different values an array with ties is made."""
 
 
 def mask(rng: np.random.Generator, shape: tuple[int, int], hazard: str) -> np.ndarray:
@@ -68,7 +82,8 @@ def rewards(rng: np.random.Generator, mask: np.ndarray, discount: float, hazard:
     """Rewards `[T, B]`.
 
     The returns' deviation is, as a share of max|G|: rounding for `equal_returns`, about 1e-6 for
-    `degenerate`, still no signal, and about 3e-4 for `nearly_equal`, which is one.
+    `degenerate`, still no signal, and about 3e-4 for `nearly_equal`, which is one. `subnormal`
+    rewards are numbers that float32 holds with few digits, or that are flushed to zero.
     """
     normal = rng.normal(size=mask.shape)
     ones = np.ones(mask.shape)
@@ -85,6 +100,7 @@ def rewards(rng: np.random.Generator, mask: np.ndarray, discount: float, hazard:
         "zeros": 0.0 * ones,
         "tiny": 1e-30 * normal,
         "huge": 1e30 * normal,
+        "subnormal": 1e-40 * normal,
     }[hazard]
     return np.where(mask, values, 0.0)
 
@@ -104,14 +120,20 @@ def padded(
     return values.astype(array.dtype)
 
 
-def logits(rng: np.random.Generator, shape: tuple[int, ...], hazard: str) -> np.ndarray:
+def logits(
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    hazard: str,
+    mixed: Collection[str] = LOGITS,
+) -> np.ndarray:
     """Logits `[*batch, A]`.
 
     `saturated`: one action leads by 1 to 700. `vanishing`: by 85 to 105, where float32 has
-    subnormal probabilities. `absorbed`: by 14 to 40, where 1 + p rounds to 1.
+    subnormal probabilities. `absorbed`: by 14 to 40, where 1 + p rounds to 1. `tied`: two lead.
+    `mixed`: each row is of one of the kinds `mixed`.
     """
     if hazard == "mixed":
-        kinds = [logits(rng, shape, kind) for kind in LOGITS if kind != "mixed"]
+        kinds = [logits(rng, shape, kind) for kind in mixed if kind != "mixed"]
         return np.choose(rng.integers(len(kinds), size=(*shape[:-1], 1)), kinds)
     normal = rng.normal(size=shape)
     leads = {"saturated": (1.0, 700.0), "vanishing": (85.0, 105.0), "absorbed": (14.0, 40.0)}
@@ -120,6 +142,9 @@ def logits(rng: np.random.Generator, shape: tuple[int, ...], hazard: str) -> np.
         lead = rng.uniform(*leads[hazard], size=(*shape[:-1], 1))
         trailing = -lead - np.abs(normal) * (shape[-1] > 2)
         return np.where(np.arange(shape[-1]) == leader, 0.0, trailing)
+    if hazard == "tied":
+        order = np.argsort(rng.random(shape), axis=-1)
+        return np.where(order < 2, 0.0, -0.5 - np.abs(normal)) + normal[..., :1]
     return {
         "normal": 3.0 * normal,
         "equal": np.broadcast_to(normal[..., :1], shape).copy(),
@@ -129,7 +154,7 @@ def logits(rng: np.random.Generator, shape: tuple[int, ...], hazard: str) -> np.
 
 def noise(rng: np.random.Generator, agent: str, shape: tuple[int, ...], hazard: str) -> np.ndarray:
     """Standard noise `[*batch, A]`; zeros make ties of equal logits."""
-    usual = rng.gumbel(size=shape) if agent == "reinforce" else rng.standard_normal(shape)
+    usual = find_agent(agent).draw_noise(rng, shape)
     return {"usual": usual, "zeros": np.zeros(shape), "extreme": 30.0 * usual}[hazard]
 
 
@@ -137,30 +162,25 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...], hazard: str) -> Arr
     """Means, standard deviations and a sample `[*batch, A]`.
 
     `narrow` and `wide`: std of about 3e-7 and 3e6 (torch itself squares it, so not e^±50).
-    `distant`: samples some 50 std off.
+    `distant`: samples some 50 std off. `at_mean`: the sample is the mean, where the slope is 0.
     """
     unit = np.exp({"narrow": -15.0, "wide": 15.0}.get(hazard, 0.0))
     loc = unit * np.tanh(rng.normal(size=shape))
     scale = unit * np.exp(0.5 * np.tanh(rng.normal(size=shape)))
-    distance = 50.0 if hazard == "distant" else 1.0
+    distance = {"distant": 50.0, "at_mean": 0.0}.get(hazard, 1.0)
     sample = loc + distance * scale * rng.standard_normal(shape)
     return {"loc": loc, "scale": scale, "sample": sample}
 
 
 def params(rng: np.random.Generator, agent: str, size: Size, hazard: str) -> Arrays:
-    """A network's tensors by neutral name.
+    """A network's tensors by neutral name: `linear1.weight [out, in]`, `linear1.bias [out]`, …
 
     `large`: outputs saturate. `dead`: the first layer's units are all off. `kink`: their inputs
-    are exactly 0, where ReLU has no derivative and both sides must take 0.
+    are exactly 0, where ReLU has no derivative and both sides must take 0. `flat`: the output
+    layers' weights are 0, so that every observation gives the same distribution.
     """
-    widths = (size.obs_dim, *size.hidden_sizes)
-    layers = {f"linear{i + 1}": (widths[i + 1], widths[i]) for i in range(len(size.hidden_sizes))}
-    if agent == "reinforce":
-        heads = (f"linear{len(size.hidden_sizes) + 1}",)
-    else:
-        heads = ("mu_linear", "logvar_linear")
-    layers |= dict.fromkeys(heads, (size.num_actions, widths[-1]))
     tensors: Arrays = {}
+    layers = layer_shapes(agent, *size)
     for layer, (outputs, inputs) in layers.items():
         bound = 1 / np.sqrt(inputs)
         tensors[f"{layer}.weight"] = rng.uniform(-bound, bound, (outputs, inputs))
@@ -172,12 +192,19 @@ def params(rng: np.random.Generator, agent: str, size: Size, hazard: str) -> Arr
     elif hazard == "kink":
         tensors["linear1.weight"][:] = 0.0
         tensors["linear1.bias"][:] = 0.0
+    elif hazard == "flat":
+        for layer in list(layers)[len(size.hidden_sizes) :]:
+            tensors[f"{layer}.weight"][:] = 0.0
     return tensors
 
 
-def gradients(rng: np.random.Generator, shapes: Arrays, hazard: str) -> Arrays:
-    """Gradients in the shape of a network's tensors; `sparse` has exact zeros, as of dead units."""
-    scale = {"tiny": 1e-12, "huge": 1e12}.get(hazard, 1.0)
+def gradients(rng: np.random.Generator, shapes: Mapping[str, np.ndarray], hazard: str) -> Arrays:
+    """Gradients in the shape of a network's tensors.
+
+    `sparse` has exact zeros, as of dead units; `zeros` nothing else, so that the global norm is 0.
+    The squares of `vanishing` ones are 0 in float32, and so is Adam's second moment.
+    """
+    scale = {"tiny": 1e-12, "huge": 1e12, "zeros": 0.0, "vanishing": 1e-25}.get(hazard, 1.0)
     drawn: Arrays = {}
     for name, tensor in shapes.items():
         values = scale * rng.normal(size=tensor.shape)
@@ -187,6 +214,53 @@ def gradients(rng: np.random.Generator, shapes: Arrays, hazard: str) -> Arrays:
             values *= 10.0 ** rng.integers(-6, 7)
         drawn[name] = values
     return drawn
+
+
+def global_norm(tensors: Mapping[str, np.ndarray]) -> float:
+    """√Σ g² over all entries of all tensors."""
+    return float(np.sqrt(sum(np.sum(tensor**2) for tensor in tensors.values())))
+
+
+def with_norm(tensors: Mapping[str, np.ndarray], norm: float) -> Arrays:
+    """The tensors, scaled so that their global norm is `norm`; zeros stay zeros."""
+    found = global_norm(tensors)
+    share = norm / found if found else 1.0
+    return {name: share * tensor for name, tensor in tensors.items()}
+
+
+def bounded(
+    rng: np.random.Generator, shape: tuple[int, ...], lower: float, upper: float, hazard: str
+) -> np.ndarray:
+    """Values `[*batch]` for a function that clips at two bounds, or changes its formula there.
+
+    `at_bounds`: exactly on them, where frameworks differ in the gradient (trap D02).
+    `next_to_bounds`: the float32 number before or after. The others stay clear of them.
+
+    Raises:
+        UsageError: The bounds are not in order, or not float32 numbers: rounding the values to
+            float32 would move them off the bounds.
+    """
+    require(lower < upper, "bounds", (lower, upper), "a lower one and an upper one, in order")
+    for bound in (lower, upper):
+        nearest = float(np.float32(bound))
+        require(nearest == bound, "a bound", bound, f"a float32 number, for example {nearest!r}")
+    width = upper - lower
+    if hazard == "inside":
+        return rng.uniform(lower + 0.1 * width, upper - 0.1 * width, shape)
+    is_upper = rng.random(shape) < 0.5
+    bounds = np.where(is_upper, upper, lower)
+    if hazard == "at_bounds":
+        return bounds
+    outward = np.where(is_upper, np.inf, -np.inf)
+    if hazard == "next_to_bounds":
+        towards = np.where(rng.random(shape) < 0.5, outward, -outward)
+        return np.nextafter(bounds.astype(np.float32), towards.astype(np.float32)).astype(float)
+    return {"outside": bounds + np.sign(outward) * width * rng.uniform(0.1, 3.0, shape)}[hazard]
+
+
+def ties(rng: np.random.Generator, shape: tuple[int, ...], num_values: int) -> np.ndarray:
+    """Whole numbers `[*batch, A]`, of `num_values` different ones: the first of equals must win."""
+    return rng.integers(num_values, size=shape).astype(float)
 
 
 class Batch(NamedTuple):
