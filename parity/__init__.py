@@ -1,7 +1,8 @@
 """What proves two implementations of an algorithm the same.
 
 `oracle` is a third, slow definition of every quantity in float64 NumPy; `tolerance` the rule by
-which two numbers are the same; `sides` runs PyTorch and JAX callables on the same NumPy inputs.
+which two numbers are the same; `sides` runs PyTorch and JAX callables on the same NumPy inputs;
+`convert` carries weights and optimizer state between the two.
 """
 
 import lazy_loader
