@@ -3,8 +3,9 @@
 `check` holds any PyTorch callable and any JAX callable against each other and gives a `Report`.
 `oracle` is a third, slow definition of every quantity in float64 NumPy; `tolerance` the rule by
 which two numbers are the same; `sides` runs PyTorch and JAX callables on the same NumPy inputs.
-`NoiseTape` is the noise that both sides read, `strategies` draws inputs on which wrong code shows,
-and `preflight` says what would spoil a comparison here.
+`convert` carries weights and optimizer state between the two. `NoiseTape` is the noise that both
+sides read, `strategies` draws inputs on which wrong code shows, and `preflight` says what
+would spoil a comparison here.
 """
 
 import lazy_loader

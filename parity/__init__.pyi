@@ -1,3 +1,4 @@
+from . import convert as convert
 from . import oracle as oracle
 from . import sides as sides
 from . import strategies as strategies

@@ -31,14 +31,14 @@ def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None
         load: Imports the framework. Called only by what needs it, so `--help` is instant.
         argv: The arguments; by default the process's own.
     """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    return exit_code(name, lambda: _run(name, load, parse(name, arguments)))
+
+
+def exit_code(name: str, action: Callable[[], int]) -> int:
+    """What `action` returns, or the code of the error that it raises, after saying which it is."""
     try:
-        command = parse(name, sys.argv[1:] if argv is None else list(argv))
-        signal.signal(signal.SIGTERM, terminate)
-        if isinstance(command, Train):
-            return train(name, load, command)
-        if isinstance(command, Plot):
-            return plot(command)
-        return evaluate(name, load, command)
+        return action()
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
@@ -60,6 +60,15 @@ def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None
         return 143 if isinstance(stop, Terminated) else 130
 
 
+def _run(name: str, load: Callable[[], Framework], command: Train | Eval | Plot) -> int:
+    signal.signal(signal.SIGTERM, terminate)
+    if isinstance(command, Train):
+        return train(name, load, command)
+    if isinstance(command, Plot):
+        return plot(command)
+    return evaluate(name, load, command)
+
+
 def parse(name: str, argv: list[str]) -> Train | Eval | Plot:
     """The command that `argv` asks for. tyro exits with 2 where it can't be parsed."""
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
@@ -74,7 +83,7 @@ def parse(name: str, argv: list[str]) -> Train | Eval | Plot:
         prog=name,
         description=f"Train, evaluate and plot the article's policy-gradient agents ({name}).",
         args=argv,
-        registry=_registry(),
+        registry=choice_registry(),
     )
 
 
@@ -91,7 +100,7 @@ def _find_preset(argv: list[str]) -> Any:
     return preset
 
 
-def _registry() -> tyro.constructors.ConstructorRegistry:
+def choice_registry() -> tyro.constructors.ConstructorRegistry:
     """Makes `1e5` an integer, and offers the closest match for a choice that does not exist."""
     registry = tyro.constructors.ConstructorRegistry()
 

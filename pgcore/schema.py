@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import safetensors
-from safetensors.numpy import save
 
 from pgcore.agents import AGENTS, find_agent, layer_shapes
 from pgcore.errors import UsageError, require
 from pgcore.files import write_atomically
+from pgcore.tensors import to_bytes
 
 SCHEMA = "policy-gradient-parity/1"
 """Name and version of the schema, stored in every file."""
@@ -59,11 +59,12 @@ class PolicyFile(NamedTuple):
 
 
 def write_policy(path: str | Path, policy: PolicyFile) -> None:
-    """Writes a policy file, atomically. It has to be one that `read_policy` would take."""
-    path = Path(path)
+    """Writes a policy file, atomically; the same policy always makes the same bytes.
+
+    It has to be one that `read_policy` would take.
+    """
     metadata = {"schema": SCHEMA, "agent": policy.agent, "env": policy.env}
-    tensors = {name: np.ascontiguousarray(array) for name, array in policy.tensors.items()}
-    write_atomically(path, save(tensors, metadata=metadata))
+    write_atomically(Path(path), to_bytes(policy.tensors, metadata))
 
 
 def read_policy(path: str | Path) -> PolicyFile:

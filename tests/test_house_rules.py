@@ -21,7 +21,7 @@ THIRD_PARTY = {
     "pgtorch": TYPING | {"pgcore", "torch"},
     "parity": TYPING
     | FRAMEWORKS
-    | {"pgcore", "pgjax", "pgtorch", "mpmath", "hypothesis", "safetensors"},
+    | {"pgcore", "pgjax", "pgtorch", "mpmath", "hypothesis", "safetensors", "tyro"},
 }
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec"}
@@ -106,6 +106,7 @@ for module in pkgutil.walk_packages(package.__path__, "{package}."):
         ("pgcore", FRAMEWORKS | {"pgjax", "pgtorch", "parity"}),
         ("pgjax", {"torch", "pgtorch", "parity"}),
         ("pgtorch", {"jax", "jaxlib", "flax", "optax", "pgjax", "parity"}),
+        ("parity", FRAMEWORKS),
     ],
 )
 def test_every_module_of_a_package_imports_where_the_other_framework_is_missing(package, blocked):
@@ -134,8 +135,11 @@ def test_importing_a_package_loads_no_framework(package):
     assert set(json.loads(run_python("-c", code).stdout)) & FRAMEWORKS == set()
 
 
-@pytest.mark.parametrize("command", ["pgjax", "pgtorch"])
-@pytest.mark.parametrize("arguments", [[], ["train"], ["eval"], ["plot"]], ids=str)
+HELP = [(c, args) for c in ("pgjax", "pgtorch") for args in ([], ["train"], ["eval"], ["plot"])]
+HELP += [("parity", []), ("parity", ["convert"])]
+
+
+@pytest.mark.parametrize(("command", "arguments"), HELP, ids=str)
 def test_help_loads_no_framework(command, arguments):
     result = run_python("-X", "importtime", "-m", command, *arguments, "--help")
     loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}

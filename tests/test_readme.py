@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import parity.cli
 from pgcore import cli
 
 ROOT = Path(__file__).parent.parent
@@ -47,12 +48,12 @@ def test_the_python_examples_of_a_page_run(page, tmp_path):
 @pytest.mark.parametrize("page", pages_with("sh"))
 def test_the_commands_of_a_page_are_accepted_as_they_stand(page):
     shell = blocks(page, "sh")
-    commands = re.findall(r"^((?:pgjax|pgtorch) .*?)(?: *#.*)?$", shell, flags=re.MULTILINE)
+    commands = re.findall(r"^((?:pgjax|pgtorch|parity) .*?)(?: *#.*)?$", shell, flags=re.MULTILINE)
     assert len(commands) >= 4 or page != "README.md"
     for line in commands:
         name, *args = line.split()
         if "--help" not in args:
-            cli.parse(name, args)
+            parity.cli.parse(args) if name == "parity" else cli.parse(name, args)
 
 
 def test_every_link_between_the_pages_leads_to_a_file_and_a_heading():

@@ -1,0 +1,56 @@
+"""The command `parity convert`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from parity.convert.files import convert_file
+from parity.convert.layers import REGISTRY
+from pgcore.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert a file of weights from torch's layout to Flax's, or back."""
+
+    src: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SRC")]
+    """The safetensors file to read. With linear1.weight in it, it is torch's; with
+    params/linear1/kernel, Flax's."""
+    dst: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
+    """The safetensors file to write."""
+    to: Annotated[Literal["flax", "torch"] | None, tyro.conf.arg(metavar="{flax,torch}")] = None
+    """Fail if DST would not be of this layout."""
+    names: Annotated[str | None, tyro.conf.arg(metavar="TORCH=FLAX,...")] = None
+    """Modules that Flax calls otherwise: linear1=Dense_0,actor.mu=actor/Dense_1."""
+    kinds: Annotated[str | None, tyro.conf.arg(metavar="KIND | LAYER=KIND,...")] = None
+    """What the layers are: Linear if all are, or linear1=Linear,norm=LayerNorm,log_std=Parameter.
+    Needed unless SRC is a policy of this project or was converted before."""
+    force: bool = False
+    """Replace a DST that exists."""
+
+    def run(self) -> int:
+        """Converts, says what was written, and returns the exit code."""
+        names = None if self.names is None else _parse_pairs("names", self.names)
+        kinds = self.kinds
+        if kinds is not None and "=" in kinds:
+            kinds = _parse_pairs("kinds", kinds)
+        converted = convert_file(
+            self.src, self.dst, to=self.to, names=names, kinds=kinds, force=self.force
+        )
+        print(f"{self.dst}: {converted.num_tensors} tensors in the layout of {converted.to}")
+        print(converted.layout)
+        return 0
+
+
+def _parse_pairs(field: str, text: str) -> dict[str, str]:
+    """`{"a": "b", "c": "d"}` of `a=b,c=d`."""
+    pairs: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or name in pairs:
+            example = f"linear1={next(iter(REGISTRY))}" if field == "kinds" else "linear1=Dense_0"
+            raise UsageError(f"{field} is {text!r}, accepted is {example},…, each name once")
+        pairs[name] = value
+    return pairs

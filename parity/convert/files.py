@@ -1,0 +1,166 @@
+"""Safetensors files from torch's layout to Flax's and back.
+
+| torch's | Flax's |
+| --- | --- |
+| `linear1.weight [out, in]` | `params/linear1/kernel [in, out]` |
+| `adam.m.linear1.weight`, `adam.v.…` | `adam/mu/linear1/kernel`, `adam/nu/…` |
+| `adam.count` | `adam/count` |
+| `sgd.momentum.linear1.weight` | `sgd/trace/linear1/kernel` |
+
+Neither framework is needed. What a conversion was told goes with the file it writes, as metadata,
+and is taken out on the way back, so that the way back needs no options and gives the same bytes.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+
+from parity.convert.layouts import Kinds, Layout, Names, layout, layout_of_flax
+from pgcore.errors import UsageError, require
+from pgcore.files import write_atomically
+from pgcore.schema import SCHEMA
+from pgcore.tensors import from_bytes, to_bytes
+
+GROUPS = {
+    "adam.m.": "adam/mu/",
+    "adam.v.": "adam/nu/",
+    "sgd.momentum.": "sgd/trace/",
+    "": "params/",
+}
+"""Prefixes of tensors that go with the parameters, in torch's layout and in Flax's."""
+COUNT = {"adam.count": "adam/count"}
+STATED = "parity.convert"
+"""Metadata entry: the names and kinds that the file was converted with."""
+
+
+class Converted(NamedTuple):
+    """What was written: the side that it is for, the map, the number of tensors."""
+
+    to: str
+    layout: Layout
+    num_tensors: int
+
+
+def convert_file(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    to: str | None = None,
+    names: Names | None = None,
+    kinds: Kinds | None = None,
+    force: bool = False,
+) -> Converted:
+    """Writes the tensors of `src` to `dst` in the other framework's layout.
+
+    Args:
+        src: A safetensors file. It is in Flax's layout if its names have slashes.
+        dst: The file to write, atomically.
+        to: `"flax"` or `"torch"`: an error if `src` is of that side already.
+        names: Torch module paths to Flax module paths, where they differ, in either direction.
+        kinds: Torch layer paths to kinds in the registry, or the kind of every layer. A policy of
+            this project needs none, nor does a file that a conversion wrote.
+        force: Replace a `dst` that exists.
+
+    Raises:
+        UsageError: As `to_flax`; or a file can't be read or written, `dst` exists, `to` is not the
+            other side, names are of both layouts, or names or kinds contradict what the file says.
+    """
+    src, dst = Path(src), Path(dst)
+    tensors, metadata = _read(src)
+    where = f"file {str(src)!r}"
+    target = "torch" if _is_flax(tensors, where) else "flax"
+    require(to in (None, target), f"to (of a file that is for {_OTHER[target]})", to, target)
+    require(force or not dst.exists(), "DST", str(dst), "a file that is not there yet, or --force")
+    names, kinds, metadata = _statement(metadata, names, kinds, where)
+    parameters = _groups(tensors, target, where)
+    if target == "flax":
+        found = layout(parameters[GROUPS[""]], names=names, kinds=kinds)
+        convert = found.to_flax
+    else:
+        found = layout_of_flax(parameters[""], names=names, kinds=kinds)
+        convert = found.to_torch
+    counts = COUNT if target == "flax" else {flax: torch for torch, flax in COUNT.items()}
+    converted = {counts[name]: tensors[name] for name in counts if name in tensors}
+    for prefix, arrays in parameters.items():
+        group = f"{where}, {prefix or 'parameters'}"
+        converted |= {prefix + name: array for name, array in convert(arrays, group).items()}
+    try:
+        write_atomically(dst, to_bytes(converted, metadata))
+    except OSError as error:
+        raise UsageError(f"file {str(dst)!r} cannot be written: {error}") from error
+    return Converted(target, found, len(converted))
+
+
+_OTHER = {"flax": "torch", "torch": "flax"}
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    try:
+        return from_bytes(path.read_bytes())
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UsageError(f"file {str(path)!r} cannot be read: {error}") from error
+    except KeyError as error:
+        raise UsageError(f"file {str(path)!r} has {error} numbers, which NumPy lacks") from error
+
+
+def _is_flax(tensors: Collection[str], where: str) -> bool:
+    require(bool(tensors), where, "empty", "one with tensors")
+    slashed = [name for name in tensors if "/" in name]
+    others = [name for name in tensors if "/" not in name]
+    if slashed and others:
+        raise UsageError(f"{where} has {slashed[0]} of Flax's layout and {others[0]} of torch's")
+    return bool(slashed)
+
+
+def _groups(
+    tensors: Mapping[str, np.ndarray], target: str, where: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """The tensors by the prefix that they will have, their names without the one they had.
+
+    Raises:
+        UsageError: A group is unknown, there are no parameters, or Adam's state is not whole.
+    """
+    pairs = [(t, f) if target == "flax" else (f, t) for t, f in GROUPS.items()]
+    counts = COUNT.keys() if target == "flax" else COUNT.values()
+    groups: dict[str, dict[str, np.ndarray]] = {after: {} for _, after in pairs}
+    for name, array in tensors.items():
+        if name in counts:
+            continue
+        prefixes = [(before, after) for before, after in pairs if name.startswith(before)]
+        if not prefixes:
+            accepted = ", ".join(before for before, _ in pairs)
+            raise UsageError(f"{where} has {name}, accepted are names that begin with {accepted}")
+        before, after = prefixes[0]
+        groups[after][name.removeprefix(before)] = array
+    (m, v, _, parameters) = (after for _, after in pairs)
+    require(bool(groups[parameters]), where, sorted(tensors), "one with parameters too")
+    parts = [bool(groups[m]), bool(groups[v]), any(name in tensors for name in counts)]
+    require(
+        all(parts) or not any(parts), f"Adam's state in {where}", parts, "m, v and count, or none"
+    )
+    return {after: group for after, group in groups.items() if group}
+
+
+def _statement(
+    metadata: dict[str, str], names: Names | None, kinds: Kinds | None, where: str
+) -> tuple[Names | None, Kinds | None, dict[str, str]]:
+    """The names and kinds to go by, and the metadata to write."""
+    given: dict[str, Any] = {"names": dict(names or {}), "kinds": kinds}
+    if STATED in metadata:
+        try:
+            stated = json.loads(metadata[STATED])
+            names, kinds = stated["names"], stated["kinds"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{where} has damaged metadata {STATED!r}: {error}") from error
+        for field, value in given.items():
+            agreed = not value or value == stated[field]
+            require(agreed, field, value, f"{stated[field]}, with which {where} was converted")
+        return names, kinds, {k: value for k, value in metadata.items() if k != STATED}
+    if kinds is None and metadata.get("schema") == SCHEMA:
+        given["kinds"] = "Linear"
+    require(given["kinds"] is not None, "kinds", None, f"the kinds of the layers of {where}")
+    return names, given["kinds"], {**metadata, STATED: json.dumps(given)}
