@@ -683,7 +683,9 @@ BAD_OPTIMIZERS = [
 
 
 @pytest.mark.parametrize(
-    ("make", "optimizer", "message"), BAD_OPTIMIZERS, ids=lambda x: str(x)[:30]
+    ("make", "optimizer", "message"),
+    BAD_OPTIMIZERS,
+    ids=[message for *_, message in BAD_OPTIMIZERS],
 )
 def test_optimizer_state_that_has_no_counterpart_is_an_error(make, optimizer, message):
     module, reference = stepped(make)
