@@ -79,7 +79,10 @@ def main(options: Alike) -> int:
             "steps": steps,
             "verdicts": {agent: verdict._asdict() for agent, verdict in verdicts.items()},
         }
-        results.save("alike", "python -m benchmarks.alike --save", figures)
+        recorded = results.load("alike") if options.recorded else {}
+        kept = {key: recorded[key] for key in ("command", "machine") if key in recorded}
+        command = f"python -m benchmarks.alike --seeds {options.seeds} --save"
+        results.save("alike", command, figures | kept)
         results.put_table("docs/learning.md", "alike", table(steps, verdicts))
         draw(steps, verdicts)
     return 0 if all(verdict.p_value >= LEVEL for verdict in verdicts.values()) else 1

@@ -4,7 +4,8 @@
 
 The defaults on 50 seeds in JAX and on 5 in PyTorch, each kept policy then on 1,000 fresh episodes
 in Gymnasium's own environment; and the article's settings, with what lies between them and the
-defaults. It leaves the run folders under `runs/`.
+defaults. It leaves the run folders, and beside each policy its evaluation, under `runs/`; with
+`--folder` it goes on where an earlier call was broken off.
 
 `--save` keeps the figures as `benchmarks/results/learning.json`, the curves as `learning.png`, and
 puts the tables into docs/learning.md.
@@ -29,6 +30,7 @@ from pgcore.evaluation import evaluate
 from pgcore.plots import plot_runs
 from pgcore.runs import RESULT, RunFolder
 
+THRESHOLD = TrainConfig().solve_threshold
 KEPT_THRESHOLD = 465
 """What a kept policy should average on 1,000 episodes; it was chosen by 475 on 100."""
 
@@ -45,11 +47,6 @@ SETTINGS = (
     Setting("default", "8 episodes an update, statistics of the batch (default)", TrainConfig()),
     Setting("own", "8 episodes an update, each its own", TrainConfig(normalize="episode")),
     Setting("article", "1 episode an update, its own (`--preset article`)", PRESETS["article"]),
-    Setting(
-        "slow",
-        "the article's, learning rate 1e-3 instead of 1e-2",
-        replace(PRESETS["article"], learning_rate=1e-3),
-    ),
 )
 
 
@@ -65,8 +62,18 @@ class Learning:
     """Fresh episodes for each kept policy of the defaults."""
     jobs: int = 2
     """Processes that play these episodes, and that train in PyTorch."""
+    folder: Path | None = None
+    """A folder of an earlier call: what is done there is not done again."""
     save: bool = False
     """Keep the figures, the picture and the tables."""
+
+    @property
+    def command(self) -> str:
+        """What gives these figures."""
+        return (
+            f"python -m benchmarks.learning --seeds {self.seeds} --torch-seeds {self.torch_seeds} "
+            f"--episodes {self.episodes} --save"
+        )
 
 
 class Seed(NamedTuple):
@@ -85,7 +92,8 @@ class Seed(NamedTuple):
 
 def main(options: Learning) -> int:
     """Trains, evaluates and prints; 1 if a run with the defaults fell short."""
-    folder = Path("runs") / datetime.datetime.now().strftime("learning-%Y%m%d-%H%M%S")
+    new = Path("runs") / datetime.datetime.now().strftime("learning-%Y%m%d-%H%M%S")
+    folder = options.folder or new
     defaults: dict[str, dict[str, list[Seed]]] = {}
     for agent in AGENTS:
         in_jax, in_torch = folder / f"default-{agent}", folder / f"pgtorch-{agent}"
@@ -106,7 +114,7 @@ def main(options: Learning) -> int:
     print(f"\n{settings_table(settings)}")
     if options.save:
         figures = {"episodes": options.episodes, "defaults": defaults, "settings": settings}
-        results.save("learning", "python -m benchmarks.learning --save", _plain(figures))
+        results.save("learning", options.command, _plain(figures))
         results.put_table("docs/learning.md", "learning: defaults", defaults_table(defaults))
         results.put_table("docs/learning.md", "learning: settings", settings_table(settings))
         curves = [folder / f"default-{agent}" for agent in AGENTS]
@@ -116,9 +124,11 @@ def main(options: Learning) -> int:
 
 
 def train_in_jax(config: TrainConfig, agent: Any, num_seeds: int, run_dir: Path) -> None:
-    """Trains all seeds at once into a folder of seeds."""
+    """Trains all seeds at once into a folder of seeds, unless that is there."""
     import pgjax
 
+    if run_dir.exists():
+        return
     pgjax.train_seeds(replace(config, agent=agent, run_dir=run_dir), range(num_seeds))
 
 
@@ -127,6 +137,7 @@ def train_in_torch(agent: Any, num_seeds: int, jobs: int, run_dir: Path) -> None
     configs = [
         TrainConfig(agent=agent, seed=seed, run_dir=run_dir / f"seed-{seed}")
         for seed in range(num_seeds)
+        if not (run_dir / f"seed-{seed}").exists()
     ]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         list(pool.map(_train_in_torch, configs))
@@ -145,6 +156,8 @@ def read_seeds(run_dir: Path, evaluations: list[float] | None = None) -> list[Se
     for index, path in enumerate(_seeds_of(run_dir)):
         run = RunFolder.open(path)
         result = json.loads((path / RESULT).read_text())
+        if result["ended"] not in ("solved", "budget spent"):
+            raise SystemExit(f"{path} was broken off; delete {run_dir}, and it is made anew")
         found.append(
             Seed(
                 seed=run.config.seed,
@@ -198,7 +211,7 @@ def settings_table(settings: dict[str, dict[str, list[Seed]]]) -> str:
         "agent",
         "solved",
         "median steps of the solved",
-        "kept policy at 475 or more",
+        f"kept policy at {THRESHOLD:g} or more",
         "unsolved: median of the last 100 episodes",
     )
     rows = []
@@ -212,7 +225,7 @@ def settings_table(settings: dict[str, dict[str, list[Seed]]]) -> str:
                     agent,
                     f"{len(steps)} of {len(seeds)}",
                     f"{np.median(steps):,.0f}" if steps else "",
-                    f"{sum(seed.kept >= 475 for seed in seeds)} of {len(seeds)}",
+                    f"{sum(seed.kept >= THRESHOLD for seed in seeds)} of {len(seeds)}",
                     f"{np.median(unsolved):.0f}" if unsolved else "",
                 )
             )
@@ -254,10 +267,15 @@ def _train_in_torch(config: TrainConfig) -> None:
 def _evaluate(path: Path, episodes: int) -> float:
     import pgjax
 
+    file = path / f"evaluation-{episodes}.json"
+    if file.exists():
+        return json.loads(file.read_text())["mean_return"]
     run = RunFolder.open(path)
     act = pgjax.make_act(*pgjax.load_policy(run.policy_path))
     seed = 1_000_000 + run.config.seed  # no evaluation by hand has these episodes
-    return evaluate(act, run.config.agent, run.config.env_id, episodes=episodes, seed=seed).mean
+    found = evaluate(act, run.config.agent, run.config.env_id, episodes=episodes, seed=seed)
+    file.write_text(json.dumps({"mean_return": found.mean}) + "\n")
+    return found.mean
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def put_table(page: str, name: str, text: str) -> None:
     )
     if count != 1:
         raise ValueError(f"{page} has {count} places for the table {name!r}, not one")
-    path.write_text(whole)
+    path.write_text(whole, encoding="utf-8")
 
 
 def table_in(page: str, name: str) -> str:

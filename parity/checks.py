@@ -41,8 +41,9 @@ def check(
 ) -> Report:
     """Holds a JAX callable against a PyTorch one: values and gradients, by the rule.
 
-    Both are run in float64 and in float32; the candidate eagerly, jitted, and vmapped over three
-    input sets, whose results must be those of each set alone. Gradients are those of the sum of
+    Values and gradients are compared in float64 and in float32, with the candidate eager and
+    jitted; its values, in float64, also vmapped over three input sets, each of whose results must
+    be the reference's at that set alone. Gradients are those of the sum of
     all floating outputs, each weighted by a fixed random cotangent (lone scalars by 1).
 
     Args:
@@ -54,7 +55,8 @@ def check(
         wrt: The inputs to differentiate in, each by name or by path (`"params/linear1.weight"`);
             a name stands for all below it. By default every floating array.
         rename: What the candidate calls an input or an output, by the reference's name or path
-            for it, where the two differ.
+            for it, where the two differ. A name that both an input and an output have is the
+            input's.
         oracle: A third opinion, NumPy to NumPy in float64, called as the reference is.
         expect_nonfinite: Outputs that may hold values which are not finite, in the same places.
             They take no part in the gradients.
@@ -163,7 +165,8 @@ class _Inputs:
 
     def call_renamed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function fed likewise by its own names, with its outputs under the reference's."""
-        theirs = {new: old for old, new in self._rename.items()}
+        of_inputs = _prefixes([*self.arrays])
+        theirs = {new: old for old, new in self._rename.items() if old not in of_inputs}
 
         def call(**tree: Any) -> dict[str, Any]:
             outputs = function(**_rebuilt(self._template, sides.flat(tree), self._rename))

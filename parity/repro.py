@@ -35,9 +35,10 @@ def script(
     """
     given = {role: function for role, function in functions.items() if function is not None}
     imports = {role: _import(role, function) for role, function in given.items()}
-    folders = sorted({folder for folder, _ in imports.values() if folder})
     arrays: dict[str, np.ndarray] = {}
     literal, classes = _literal(inputs, "", arrays)
+    found = [*imports.values(), *sorted(classes)]
+    folders = sorted({folder for folder, _ in found if folder})
     data = io.BytesIO()
     numbered: dict[str, Any] = {f"a{i}": array for i, array in enumerate(arrays.values())}
     np.savez_compressed(data, **numbered)
@@ -46,7 +47,7 @@ def script(
     arguments |= {key: repr(value) for key, value in {**options, "name": name}.items()}
     call = ", ".join(f"{key}={value}" for key, value in arguments.items())
     lines = [
-        f'"""Repeats the comparison {name!r} on the inputs on which it was made."""',
+        '"""Repeats a comparison of `parity.check` on the inputs on which it was made."""',
         "",
         "import base64",
         "import io",
@@ -56,8 +57,7 @@ def script(
         "",
         *(f"sys.path.insert(0, {folder!r})" for folder in folders),
         "import parity",
-        *(line for _, line in imports.values()),
-        *sorted(classes),
+        *(line for _, line in found),
         "",
         f'ARRAYS = """\n{encoded}\n"""',
         "a = np.load(io.BytesIO(base64.b64decode(ARRAYS)))",
@@ -74,8 +74,8 @@ def _import(role: str, function: Callable[..., Any]) -> tuple[str, str]:
     module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if module in (None, "__main__") or "<" in qualname or not _found(module, qualname, function):
         raise UsageError(
-            f"{role} is {function!r}, accepted is a function at the top of a module, which another "
-            "program can import"
+            f"{role} is {function!r}, accepted is what stands at the top of a module, so that "
+            "another program can import it"
         )
     first, *rest = qualname.split(".")
     line = f"from {module} import {first} as {role if not rest else '_' + role}"
@@ -96,7 +96,9 @@ def _found(module: str, qualname: str, function: Callable[..., Any]) -> bool:
     return found is function
 
 
-def _literal(tree: Any, path: str, arrays: dict[str, np.ndarray]) -> tuple[str, set[str]]:
+def _literal(
+    tree: Any, path: str, arrays: dict[str, np.ndarray]
+) -> tuple[str, set[tuple[str, str]]]:
     """Python for a tree of arrays and constants, and the imports that it needs."""
     if isinstance(tree, Mapping):
         parts = {key: _literal(each, f"{path}/{key}", arrays) for key, each in tree.items()}
@@ -107,11 +109,11 @@ def _literal(tree: Any, path: str, arrays: dict[str, np.ndarray]) -> tuple[str, 
         text = "".join(f"{part}, " for part, _ in parts)
         classes = set().union(*(found for _, found in parts))
         if hasattr(tree, "_fields"):
-            kind = type(tree)
-            return f"{kind.__name__}({text})", classes | {
-                f"from {kind.__module__} import {kind.__qualname__}"
-            }
+            alias = f"Class{len(classes)}_{len(path)}"
+            return f"{alias}({text})", classes | {_import(alias, type(tree))}
         return (f"[{text}]" if isinstance(tree, list) else f"({text})"), classes
+    if isinstance(tree, float):
+        return f"float({str(tree)!r})", set()  # nan and inf are no Python
     if not hasattr(tree, "shape"):
         return repr(tree), set()
     arrays[path] = np.array(tree.detach().cpu() if hasattr(tree, "detach") else tree)

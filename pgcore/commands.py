@@ -3,6 +3,7 @@
 import json
 import statistics
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -100,7 +101,8 @@ def train(name: str, load: Callable[[], Framework], command: Train) -> int:
             return 143
         case KeyboardInterrupt():
             return 130
-    print(f"{name}: the run stopped: {stop}", file=sys.stderr)
+    what = "the run stopped" if seeds is None else "error"
+    print(f"{name}: {what}: {stop}", file=sys.stderr)
     return 1
 
 
@@ -126,7 +128,7 @@ def _train_one(
     except (KeyboardInterrupt, RunError) as error:
         stop = error
     if kept is None:
-        raise stop or KeyboardInterrupt("interrupted before the first update; no policy is kept")
+        raise _without_a_policy(stop, run_dir)
     if as_json:
         print(json.dumps(json.loads((run_dir / RESULT).read_text()) | {"run_dir": str(run_dir)}))
         return stop
@@ -164,16 +166,17 @@ def _train_seeds(
 
     def status() -> Status:
         num_ended = sum(update.is_last for update in last.values())
-        return describe_seeds([update.row for update in last.values()], num_ended, len(seeds))
+        rows = [update.row for update in last.values()]
+        return describe_seeds(rows, num_ended, len(seeds), time.monotonic() - started)
 
-    stop = None
+    started, stop = time.monotonic(), None
     try:
         with progress(config.total_timesteps * len(seeds)) as shown:
             framework.train_seeds(config, seeds, callback=record)
     except (KeyboardInterrupt, RunError) as error:
         stop = error
     if not last:
-        raise stop or KeyboardInterrupt("interrupted before the first update; no policy is kept")
+        raise _without_a_policy(stop, run_dir)
     results = {
         seed: json.loads(path.read_text())
         for seed in seeds
@@ -183,9 +186,9 @@ def _train_seeds(
         entries = [{"seed": seed} | result for seed, result in results.items()]
         print(json.dumps({"run_dir": str(run_dir), "seeds": entries}))
         return stop
-    if stop is not None:
+    if isinstance(stop, KeyboardInterrupt):
         print(f"{_ended_by(stop)}; the best policies so far are kept")
-    print(_describe_solved(config, {seed: r["solved_at"] for seed, r in results.items()}))
+    print(_describe_solved(config, seeds, results))
     kept = [r["evaluation"]["mean_return"] for r in results.values() if r["evaluation"]]
     print(
         f"kept policies: mean return {statistics.mean(kept):.1f}, "
@@ -195,16 +198,30 @@ def _train_seeds(
     return stop
 
 
-def _describe_solved(config: TrainConfig, solved_at: dict[int, dict[str, Any] | None]) -> str:
-    steps = sorted(solved["env_steps"] for solved in solved_at.values() if solved)
-    text = f"solved {config.env_id} with {config.agent} on {len(steps)} of {len(solved_at)} seeds"
+def _describe_solved(
+    config: TrainConfig, seeds: tuple[int, ...], results: dict[int, dict[str, Any]]
+) -> str:
+    solved = [seed for seed in results if results[seed]["solved_at"]]
+    steps = sorted(results[seed]["solved_at"]["env_steps"] for seed in solved)
+    text = f"solved {config.env_id} with {config.agent} on {len(solved)} of {len(seeds)} seeds"
     if steps:
         text += (
             f", after {statistics.median_low(steps):,} environment steps in the median of these "
             f"({steps[0]:,} to {steps[-1]:,})"
         )
-    unsolved = [str(seed) for seed, solved in solved_at.items() if not solved]
-    return f"{text}; not on {', '.join(unsolved)}" if unsolved and steps else text
+    others: dict[str, list[str]] = {}
+    for seed in seeds:
+        if seed not in solved:
+            ended = results[seed]["ended"] if seed in results else "not begun"
+            others.setdefault(ended, []).append(str(seed))
+    return "; ".join([text, *(f"{ended}: {', '.join(found)}" for ended, found in others.items())])
+
+
+def _without_a_policy(stop: Stop | None, run_dir: Path) -> Stop:
+    """What stopped a run before its first update; it says so."""
+    if not isinstance(stop, KeyboardInterrupt):
+        return stop or RunError("no update was made")
+    return type(stop)(f"{_ended_by(stop)} before the first update; {run_dir} has no policy")
 
 
 def _ended_by(stop: Stop) -> str:

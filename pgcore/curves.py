@@ -9,7 +9,7 @@ import numpy as np
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError, require
 from pgcore.metrics import Row
-from pgcore.runs import SEEDS, open_runs, read_framework
+from pgcore.runs import METRICS, has_seeds, open_begun, open_runs, read_framework
 from pgcore.statistics import bootstrap_interval, interquartile_mean
 
 NUM_GRID_POINTS = 200
@@ -27,8 +27,8 @@ class PlottedRun(NamedTuple):
     framework: str
     histories: list[list[Row]]
     """Each seed's rows."""
-    has_seeds: bool
-    """Whether it is a folder of seeds, be it of one."""
+    num_seeds: int | None
+    """Seeds in a folder of seeds, those included that have no row yet; None of a single run."""
 
 
 class Curve(NamedTuple):
@@ -55,12 +55,14 @@ def read_runs(paths: Sequence[Path]) -> list[PlottedRun]:
             raise UsageError(f"run {str(paths[index])!r} is given twice")
     runs, env_paths = [], {}
     for path in paths:
-        folders = open_runs(path)
+        many = has_seeds(path)
+        folders, without = open_begun(path, METRICS) if many else (open_runs(path), [])
         for folder in folders:
             env_paths.setdefault(folder.config.env_id, folder.path)
         histories = [folder.read_rows() for folder in folders]
-        framework, has_seeds = read_framework(path), (path / SEEDS).exists()
-        runs.append(PlottedRun(path, folders[0].config, framework, histories, has_seeds))
+        num_seeds = len(folders) + len(without) if many else None
+        config, framework = folders[0].config, read_framework(path)
+        runs.append(PlottedRun(path, config, framework, histories, num_seeds))
     if len(env_paths) > 1:
         found = ", ".join(f"{env_id} ({path})" for env_id, path in env_paths.items())
         raise UsageError(f"the returns of different environments do not compare: {found}")
@@ -78,7 +80,7 @@ def learning_curve(run: PlottedRun, field: str) -> Curve:
     """
     steps = [np.array([row.env_steps for row in rows]) for rows in run.histories]
     values = [np.array([getattr(row, field) for row in rows]) for rows in run.histories]
-    if not run.has_seeds:
+    if run.num_seeds is None:
         return Curve(steps[0], values[0], values[0], values[0])
     start, stop = max(each[0] for each in steps), max(each[-1] for each in steps)
     grid = np.unique(np.linspace(start, stop, NUM_GRID_POINTS))
@@ -112,7 +114,9 @@ def labels(runs: Sequence[PlottedRun]) -> list[str]:
     found = []
     for run, name in zip(runs, names, strict=True):
         details = [run.config.agent] * agents_differ + [run.framework] * frameworks_differ
-        details += [f"n = {len(run.histories)}"] * run.has_seeds
+        if run.num_seeds is not None:
+            some = "" if run.num_seeds == len(run.histories) else f" of {run.num_seeds}"
+            details.append(f"n = {len(run.histories)}{some}")
         label = name if names.count(name) == 1 else str(run.path)
         found.append(f"{label} ({', '.join(details)})" if details else label)
     return found

@@ -28,7 +28,7 @@ def unknown_choice(
     accepted = list(choices)
     close = difflib.get_close_matches(str(value), accepted, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    which = f"accepted are {', '.join(accepted)}" if listed else "which there is not"
+    which = f"accepted are {', '.join(accepted)}" if listed else "which is not registered"
     return UsageError(f"{field} is {value!r}, {which}{hint}")
 
 

@@ -14,7 +14,7 @@ from pgcore import evaluation
 from pgcore.commands import Framework
 from pgcore.errors import UsageError, require_count, require_seed
 from pgcore.evaluation import Evaluation
-from pgcore.runs import POLICY, SEEDS, RunFolder, open_runs
+from pgcore.runs import POLICY, RunFolder, has_seeds, open_begun
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def evaluate(name: str, load: Callable[[], Framework], command: Eval) -> int:
     """Evaluates a run's kept policy, or each seed's, prints the figures, returns the exit code."""
     require_count("episodes", command.episodes)
     require_seed(command.seed)
-    if (command.run_dir / SEEDS).exists():
+    if has_seeds(command.run_dir):
         return _evaluate_seeds(name, load, command)
     run = RunFolder.open(command.run_dir)
     run.check_policy()
@@ -54,19 +54,15 @@ def _evaluate_seeds(name: str, load: Callable[[], Framework], command: Eval) -> 
 
     A seed that was stopped before its first update has none; it is named and left out.
     """
-    all_runs = open_runs(command.run_dir)
-    runs = [run for run in all_runs if run.policy_path.exists()]
-    if not runs:
-        raise UsageError(f"{str(command.run_dir)!r} has no policy yet: no first update is done")
+    runs, without = open_begun(command.run_dir, POLICY)
     for run in runs:
         run.check_policy()
     kinds = {(run.config.agent, run.config.env_id): str(run.path) for run in runs}
     if len(kinds) > 1:
         found = ", ".join(f"{agent} on {env} ({path})" for (agent, env), path in kinds.items())
         raise UsageError(f"the returns of these do not compare: {found}")
-    for run in all_runs:
-        if run not in runs:
-            print(f"{name}: warning: {run.path.name} has no {POLICY}; left out", file=sys.stderr)
+    if without:
+        print(f"{name}: warning: no policy of seed {', '.join(without)} yet", file=sys.stderr)
     framework = load()
     results: dict[int, Evaluation] = {}
     for run in runs:
@@ -76,15 +72,15 @@ def _evaluate_seeds(name: str, load: Callable[[], Framework], command: Eval) -> 
     together = Evaluation(np.concatenate([result.returns for result in results.values()]))
     worst = min(results, key=lambda seed: results[seed].mean)
     if command.json:
-        summary = together.summary()
-        del summary["interval_95"]  # the episodes of one policy are no sample of all policies
+        summary = together.summary(interval=False)  # these episodes are no sample of all policies
         seeds = [{"seed": seed} | result.summary() for seed, result in results.items()]
         _print_json(command, summary | {"worst_seed": worst, "seeds": seeds})
     else:
         [(agent, env_id)] = kinds
+        of_all = f" of {len(results) + len(without)}" if without else ""
         print(
-            f"{agent} on {env_id}: mean return {together.mean:.1f} over {len(results)} seeds, "
-            f"{results[worst].mean:.1f} at worst (seed {worst})"
+            f"{agent} on {env_id}: mean return {together.mean:.1f} over {len(results)}"
+            f"{of_all} seeds, {results[worst].mean:.1f} at worst (seed {worst})"
         )
     return 0
 

@@ -24,14 +24,14 @@ class Evaluation(NamedTuple):
         """The mean return."""
         return float(np.mean(self.returns))
 
-    def summary(self) -> dict[str, object]:
+    def summary(self, *, interval: bool = True) -> dict[str, object]:
         """The figures as plain values, for JSON."""
-        return {
+        figures: dict[str, object] = {
             "episodes": len(self.returns),
             "mean_return": self.mean,
             "std_return": float(np.std(self.returns)),
-            "interval_95": list(self.interval()),
         }
+        return figures | ({"interval_95": list(self.interval())} if interval else {})
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """A bootstrap confidence interval of the mean (seeded, so repeatable)."""

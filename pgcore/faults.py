@@ -16,53 +16,61 @@ class Played(NamedTuple):
     returns: np.ndarray
     """Undiscounted, `[B]`, in order of `b`."""
     is_finite: Any
-    """Whether all their observations and rewards are finite; what `bool` takes."""
+    """Whether all observations, rewards and parameters are finite; what `bool` takes."""
     trajectory: Callable[[], Any]
     """The episodes themselves, a `Trajectory` of the framework. Asked for only if they are not."""
 
 
 def require_finite(
-    played: Played, where: str, *, episodes: int, env_steps: int | None = None
+    played: Played,
+    tensors: Callable[[], Tensors],
+    where: str,
+    *,
+    episodes: int,
+    env_steps: int | None = None,
 ) -> None:
-    """Raises a `RunError` that names the first reward or observation that is not finite.
+    """Raises a `RunError` that names the first parameter, reward or observation that is not finite.
 
     Args:
         played: The episodes.
+        tensors: The parameters that played them, asked for only if something is not finite.
         where: What they were played for.
         episodes: Episodes before them.
         env_steps: Environment steps before them, where these are counted.
     """
-    if not played.is_finite:
-        fault = _first_fault(played.trajectory(), episodes, env_steps)
-        raise RunError(f"{fault} in {where}; what an environment returns must be finite")
+    if played.is_finite:
+        return
+    if fault := _parameter_fault(tensors()):
+        raise RunError(f"{fault} in {where}; {REMEDY}")
+    fault = _first_fault(played.trajectory(), episodes, env_steps)
+    raise RunError(f"{fault} in {where}; what an environment returns must be finite")
 
 
-def require_finite_metrics(
-    metrics: Any, tensors: Callable[[], Tensors], where: str, env_steps: int
-) -> None:
-    """Raises a `RunError` if the loss or its gradient is not finite; it says which, and why.
+def require_finite_metrics(metrics: Any, where: str, env_steps: int) -> None:
+    """Raises a `RunError` if the loss or the norm of its gradient is not finite.
 
     Args:
         metrics: Has `loss` and `grad_norm`.
-        tensors: The parameters that they are of, asked for only where one is not finite.
         where: The update, in words.
         env_steps: Environment steps before it.
     """
     for field in ("loss", "grad_norm"):
-        if math.isfinite(value := float(getattr(metrics, field))):
-            continue
-        fault = next(
-            (
-                f"parameter {name}{_index(array)} is {array[~np.isfinite(array)][0]}"
-                for name, array in tensors().items()
-                if not np.isfinite(array).all()
-            ),
-            f"{field} is {value}",
-        )
-        raise RunError(
-            f"{fault} in {where}, which began at environment step {env_steps:,}; "
-            "a lower learning_rate or a max_grad_norm usually helps"
-        )
+        if not math.isfinite(value := float(getattr(metrics, field))):
+            raise RunError(
+                f"{field} is {value} in {where}, which began at environment step {env_steps:,}; "
+                f"{REMEDY}"
+            )
+
+
+REMEDY = "a lower learning_rate or a max_grad_norm usually helps"
+
+
+def _parameter_fault(tensors: Tensors) -> str | None:
+    """The first parameter that is not finite, if there is one."""
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            return f"parameter {name}{_index(array)} is {array[~np.isfinite(array)][0]}"
+    return None
 
 
 def _first_fault(trajectory: Any, episodes: int, env_steps: int | None) -> str:

@@ -96,7 +96,7 @@ def draw(runs: Sequence[PlottedRun]) -> "Figure":
         ncols=num_columns,
         fontsize="small",
         frameon=False,
-        title=SEEDS_NOTE if any(run.has_seeds for run in runs) else None,
+        title=SEEDS_NOTE if any(run.num_seeds is not None for run in runs) else None,
         title_fontsize="small",
     )
     return figure
@@ -110,12 +110,12 @@ def _draw_panel(axes: "Axes", runs: Sequence[PlottedRun], field: str) -> dict[st
     for run, name, (colour, dashes) in zip(runs, labels(runs), STYLES, strict=False):
         curve = learning_curve(run, field)
         [line] = axes.plot(curve.steps, curve.values, color=colour, linestyle=dashes)
-        if not run.has_seeds:
+        if not run.num_seeds is not None:
             line.set_drawstyle("steps-post")  # a value holds until the next update
         if len(curve.steps) == 1:
             line.set_marker("o")  # a line of one point is invisible
         handles[name] = line
-        if run.has_seeds:
+        if run.num_seeds is not None:
             axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.2, lw=0)
         largest = max(largest, np.abs(curve.values).max())
     thresholds = {run.config.solve_threshold for run in runs}

@@ -38,10 +38,10 @@ def describe(row: Row) -> Status:
     )
 
 
-def describe_seeds(rows: Collection[Row], num_ended: int, num_seeds: int) -> Status:
-    """Many seeds, by the last row of each that has begun."""
+def describe_seeds(rows: Collection[Row], num_ended: int, num_seeds: int, seconds: float) -> Status:
+    """Many seeds, by the last row of each that has begun, `seconds` after the first began."""
     env_steps = sum(row.env_steps for row in rows)
-    per_second = env_steps / max(row.seconds for row in rows)
+    per_second = env_steps / seconds
     median = statistics.median(row.mean_return_100 for row in rows)
     return Status(
         env_steps,

@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
 from contextlib import suppress
 from itertools import takewhile
@@ -169,7 +170,7 @@ def make_folder(path: Path, files: dict[str, bytes]) -> None:
         UsageError: There is something at `path` already, or it cannot be made.
     """
     require_absent(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     made = list(takewhile(lambda parent: not os.path.lexists(parent), path.parents))
     try:
         partial.mkdir(parents=True)
@@ -192,13 +193,18 @@ def to_json(values: object) -> bytes:
     return (json.dumps(values, indent=2) + "\n").encode()
 
 
+def has_seeds(path: Path) -> bool:
+    """Whether `path` is a folder of several seeds."""
+    return os.path.exists(path / SEEDS)  # which, unlike Path.exists, takes a name of any length
+
+
 def open_runs(path: Path) -> list[RunFolder]:
     """Opens a run folder, or each `seed-N` in a folder of several seeds, in order of N.
 
     Raises:
         UsageError: It is neither, or a configuration cannot be read.
     """
-    if not (path / SEEDS).exists():
+    if not has_seeds(path):
         return [RunFolder.open(path)]
     numbered = {
         int(match[1]): folder
@@ -208,6 +214,23 @@ def open_runs(path: Path) -> list[RunFolder]:
     if not numbered:
         raise UsageError(f"{str(path)!r} has a {SEEDS}, but no folder seed-N")
     return [RunFolder.open(folder) for _, folder in sorted(numbered.items())]
+
+
+def open_begun(path: Path, file: str) -> tuple[list[RunFolder], list[str]]:
+    """The runs in a folder of several seeds that have `file`, and the seeds that lack it.
+
+    A seed that was stopped before its first update, or never began, has neither policy nor metrics.
+
+    Raises:
+        UsageError: No seed has it, or a configuration cannot be read.
+    """
+    runs = [run for run in open_runs(path) if (run.path / file).exists()]
+    if not runs:
+        raise UsageError(f"no seed in {str(path)!r} has a {file}: no first update is done")
+    with (path / SEEDS).open(newline="") as table:
+        seeds = [line["seed"] for line in csv.DictReader(table)]
+    begun = {str(run.config.seed) for run in runs}
+    return runs, [seed for seed in seeds if seed not in begun]
 
 
 def read_framework(path: Path) -> str:

@@ -8,15 +8,15 @@ import csv
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pgcore.config import TrainConfig
-from pgcore.errors import RunError, require
+from pgcore.errors import RunError, UsageError, require
 from pgcore.faults import Played
 from pgcore.files import write_atomically
 from pgcore.gym import gym_spec
@@ -35,7 +35,11 @@ SEEDS_COLUMNS: tuple[str, ...] = (
     "kept_update",
     "evaluation_return",
 )
-"""Its columns. All but the seed are empty while a seed's run goes on."""
+"""Its columns. All but the seed are empty while a seed's run goes on. `seconds` is since the seed's
+run began: that of all seeds, where they are trained at once."""
+
+MAX_ERRORS_SHOWN = 3
+"""Failed seeds whose reasons a message has."""
 
 SeedsCallback = Callable[[int, Update], None]
 """`callback(seed, update)`, called after each update of each seed."""
@@ -50,10 +54,16 @@ class SeedsError(RunError):
     """
 
     def __init__(self, results: dict[int, Result], errors: dict[int, RunError]) -> None:
+        super().__init__(results, errors)  # which is what a copy in another process is made from
         self.results = results
         self.errors = errors
-        reasons = "; ".join(f"seed {seed}: {error}" for seed, error in errors.items())
-        super().__init__(f"{len(errors)} of {len(results) + len(errors)} seeds stopped: {reasons}")
+
+    def __str__(self) -> str:
+        named = [f"seed {seed}: {error}" for seed, error in self.errors.items()]
+        if (more := len(named) - MAX_ERRORS_SHOWN) > 0:
+            named[MAX_ERRORS_SHOWN:] = [f"and {more} more (their result.json says why)"]
+        num_seeds = len(self.results) + len(self.errors)
+        return f"{len(self.errors)} of {num_seeds} seeds failed: {'; '.join(named)}"
 
 
 class LanesTrainer(NamedTuple):
@@ -66,6 +76,8 @@ class LanesTrainer(NamedTuple):
     """`(states, lane) -> params`."""
     evaluate: Callable[[Any, list[tuple[int, int]]], list[list[Played]]]
     """`(states, [(lane, update), …]) -> batches` of fresh episodes for each of these."""
+    select: Callable[[Any, list[int]], Any]
+    """`(states, lanes) -> states` of these lanes alone."""
     tensors: Callable[[Any], Tensors]
     """`params -> arrays` by their neutral name."""
 
@@ -162,10 +174,13 @@ def starting_points(
     Raises:
         UsageError: A seed is none, or is given twice, or `params` has not one entry for each.
     """
-    require(len(set(seeds)) == len(seeds) > 0, "seeds", list(seeds), "one or more, each once")
-    checked = [seed_config(config, seed).seed for seed in seeds]
-    starts = [None] * len(seeds) if params is None else list(params)
-    require(len(starts) == len(seeds), "params", f"of {len(starts)} entries", "one entry a seed")
+    try:
+        checked = [seed_config(config, seed).seed for seed in seeds]
+    except TypeError:
+        raise UsageError(f"seeds is {seeds!r}, accepted is a list or a range of seeds") from None
+    require(len(set(checked)) == len(checked) > 0, "seeds", checked, "one or more, each once")
+    starts = [None] * len(checked) if params is None else list(params)
+    require(len(starts) == len(checked), "params", f"of {len(starts)} entries", "one entry a seed")
     return dict(zip(checked, starts, strict=True))
 
 
@@ -227,38 +242,45 @@ def _step_until_over(
 ) -> dict[int, RunError]:
     """Steps all lanes until each run is over, and returns what stopped those that failed."""
     errors: dict[int, RunError] = {}
+    lanes = list(range(len(runs)))  # the run of each; one that is over may keep its lane a while
+    active = set(lanes)
 
-    @contextmanager
-    def caught(lane: int) -> Iterator[None]:
-        try:
-            yield
-        except RunError as error:
-            errors[seeds[lane]] = error
-            end(lane, error)
+    def end(index: int, error: RunError | None = None) -> None:
+        if error is not None:
+            errors[seeds[index]] = error
+        runs[index].close(error)
+        folder.note(seeds[index])
+        active.remove(index)
 
-    def end(lane: int, error: RunError | None = None) -> None:
-        runs[lane].close(error)
-        active.remove(lane)
-        folder.note(seeds[lane])
-
-    active = list(range(len(runs)))
     while active:
+        if 2 * len(active) <= len(lanes):  # half of the work would be for nothing
+            states = trainer.select(states, [i for i, run in enumerate(lanes) if run in active])
+            lanes = [run for run in lanes if run in active]
         played_with, (states, steps) = states, trainer.step(states)
-        params = {lane: trainer.snapshot(played_with, lane) for lane in active}
         promising = []
-        for lane in list(active):
-            with caught(lane):
-                if runs[lane].count(params[lane], steps[lane]):
+        for lane, index in enumerate(lanes):
+            if index not in active:
+                continue
+            try:
+                if runs[index].count(partial(trainer.snapshot, played_with, lane), steps[lane]):
                     promising.append(lane)
-        asked = [(lane, runs[lane].num_updates) for lane in promising]
+            except RunError as error:
+                end(index, error)
+        asked = [(lane, runs[lanes[lane]].num_updates) for lane in promising]
         batches = dict(zip(promising, trainer.evaluate(played_with, asked), strict=True))
-        for lane in list(active):
-            with caught(lane):
-                update = runs[lane].conclude(params[lane], steps[lane], batches.get(lane))
-                if callback is not None:
-                    callback(seeds[lane], update)
-                if update.is_last:
-                    end(lane)
+        for lane, index in enumerate(lanes):
+            if index not in active:
+                continue
+            params = trainer.snapshot(played_with, lane) if lane in batches else None
+            try:
+                update = runs[index].conclude(params, steps[lane], batches.get(lane))
+            except RunError as error:
+                end(index, error)
+                continue
+            if callback is not None:
+                callback(seeds[index], update)
+            if update.is_last:
+                end(index)
     return errors
 
 

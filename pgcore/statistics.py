@@ -4,7 +4,6 @@ Both are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of th
 Precipice" (2021), section 4.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -64,10 +63,14 @@ def bootstrap_interval(
         The lower and the upper end, each `[...]`.
     """
     rng = np.random.default_rng(0)
-    picks = rng.integers(len(values), size=(num_resamples, len(values)))
-    # In parts: all resamples of a curve at once would be num_resamples copies of `values`.
-    parts = np.array_split(picks, math.ceil(num_resamples * values.size / MAX_NUMBERS_AT_ONCE))
-    resampled = np.concatenate([statistic(values[part], axis=1) for part in parts])
+    # In parts: all resamples at once would be num_resamples copies of `values`.
+    at_once = max(1, MAX_NUMBERS_AT_ONCE // values.size)
+    resampled = np.concatenate(
+        [
+            statistic(values[rng.integers(len(values), size=(num, len(values)))], axis=1)
+            for num in np.diff([*range(0, num_resamples, at_once), num_resamples])
+        ]
+    )
     tail = (1 - level) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
     return low, high

@@ -105,22 +105,34 @@ class Run:
         run_dir = config.run_dir
         self._folder = None if run_dir is None else RunFolder.create(config, framework)
         self._is_closed = False
+        self.solved_at: SolvedAt | None = None
+        """What it took to solve the environment; None as long as it is not solved."""
 
     @property
     def is_over(self) -> bool:
         """Whether it is solved, or the budget of environment steps is spent."""
         return self.rule.solved or self.env_steps >= self.config.total_timesteps
 
-    def count(self, params: Any, step: StepResult) -> bool:
+    def count(self, params: Callable[[], Any], step: StepResult) -> bool:
         """Counts an update; true if the parameters that played it are worth an evaluation.
+
+        Args:
+            params: Gives these parameters, if they have to be looked at.
+            step: What the update did.
 
         Raises:
             RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
         """
         metrics = step.metrics
         where = f"update {self.num_updates + 1} of {self.config.env_id}"
-        require_finite(step.played, where, episodes=self.episodes, env_steps=self.env_steps)
-        require_finite_metrics(metrics, lambda: self._tensors(params), where, self.env_steps)
+        require_finite(
+            step.played,
+            lambda: self._tensors(params()),
+            where,
+            episodes=self.episodes,
+            env_steps=self.env_steps,
+        )
+        require_finite_metrics(metrics, where, self.env_steps)
         self.num_updates += 1
         self.env_steps += int(metrics.num_steps)
         self.episodes += int(metrics.num_episodes)
@@ -130,7 +142,7 @@ class Run:
         """Finishes an update: keeps the policy if it is the best, and writes its row.
 
         Args:
-            params: What played the update's episodes.
+            params: What played the update's episodes; asked for if there was an evaluation.
             step: What `count` was given.
             batches: The evaluation's episodes, if there was one.
 
@@ -138,7 +150,7 @@ class Run:
             RunError: A reward or an observation of the evaluation is not finite.
         """
         if batches is not None:
-            self.rule.offer(Kept(params, self._evaluation(batches), self.num_updates))
+            self.rule.offer(Kept(params, self._evaluation(params, batches), self.num_updates))
         kept = self.rule.kept
         assert kept is not None  # the first batch is the best so far
         row = Row(
@@ -158,6 +170,8 @@ class Run:
                 self._save(self._folder.policy_path, params)
             self._folder.append(row)
         self.history.append(row)
+        if self.rule.solved:
+            self.solved_at = SolvedAt(self.env_steps, self.episodes, self.num_updates, row.seconds)
         return Update(row, kept, step.state, self.is_over)
 
     def result(self, policy: Any) -> Result:
@@ -165,14 +179,6 @@ class Run:
         kept = self.rule.kept
         assert kept is not None
         return Result(policy, kept.params, self.history, self.solved_at, kept.evaluation)
-
-    @property
-    def solved_at(self) -> SolvedAt | None:
-        """What it took to solve the environment; None if it is not solved."""
-        if not self.rule.solved:
-            return None
-        last = self.history[-1]
-        return SolvedAt(last.env_steps, last.episodes, last.update, last.seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -193,11 +199,11 @@ class Run:
             return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         return "solved" if self.rule.solved else "budget spent"
 
-    def _evaluation(self, batches: list[Played]) -> Evaluation:
+    def _evaluation(self, params: Any, batches: list[Played]) -> Evaluation:
         where = f"the evaluation at update {self.num_updates} of {self.config.env_id}"
         episodes = 0
         for played in batches:
-            require_finite(played, where, episodes=episodes)
+            require_finite(played, lambda: self._tensors(params), where, episodes=episodes)
             episodes += len(played.returns)
         returns = np.concatenate([played.returns for played in batches])
         return Evaluation(returns[: self.config.eval_episodes])
@@ -238,7 +244,7 @@ def run(
             params = trainer.snapshot(state)
             step = trainer.step(state)
             state = step.state
-            is_promising = training.count(params, step)
+            is_promising = training.count(lambda params=params: params, step)
             batches = trainer.evaluate(params, training.num_updates) if is_promising else None
             update = training.conclude(params, step, batches)
             if callback is not None:

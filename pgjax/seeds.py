@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,14 @@ from jaxtyping import Array
 from pgcore.config import TrainConfig
 from pgcore.faults import Played
 from pgcore.gym import CARTPOLE, gym_spec
-from pgcore.seeds import LanesTrainer, SeedsCallback, starting_points, train_in_turn, train_lanes
+from pgcore.seeds import (
+    LanesTrainer,
+    SeedsCallback,
+    starting_points,
+    train_in_turn,
+    train_lanes,
+)
+from pgcore.seeds import SeedsError as SeedsError
 from pgcore.training import Result, StepResult
 from pgjax.checkpoint import _require_fit, params_to_tensors
 from pgjax.train import _Episodes, _make_parts, _num_eval_batches, _run_keys, train
@@ -63,8 +70,8 @@ def train_seeds(
             callback=callback,
         )
     parts = _make_parts(config)
-    num_lanes, num_batches = len(seeds), _num_eval_batches(config)
-    init_keys, train_keys, eval_keys = jax.vmap(_run_keys, out_axes=1)(jnp.array(seeds, jnp.uint32))
+    num_batches = _num_eval_batches(config)
+    init_keys, *keys = jax.vmap(_run_keys, out_axes=1)(jnp.array(seeds, jnp.uint32))
 
     def play_lanes(params: Any, keys: Array, lanes: Any, updates: Any, batches: Any) -> _Episodes:
         """One batch of episodes for each of `lanes`, in which a lane may come more than once."""
@@ -73,41 +80,49 @@ def train_seeds(
 
     play, learn = jax.jit(play_lanes), jax.jit(jax.vmap(parts.learn))
 
-    def step(states: TrainState) -> tuple[TrainState, list[StepResult]]:
-        lanes = np.arange(num_lanes, dtype=np.int32)
-        episodes = play(states.params, train_keys, lanes, states.update, np.zeros_like(lanes))
-        states, metrics = learn(states, episodes.trajectory)
+    def step(lanes: _Lanes) -> tuple[_Lanes, list[StepResult]]:
+        every = np.arange(len(lanes.train_keys), dtype=np.int32)
+        before = lanes.states
+        episodes = play(before.params, lanes.train_keys, every, before.update, np.zeros_like(every))
+        states, metrics = learn(before, episodes.trajectory)
         states_on_host, metrics_on_host = jax.tree.map(np.asarray, (states, metrics))
-        return states, [
+        return lanes._replace(states=states), [
             StepResult(_lane(states_on_host, lane), _lane(metrics_on_host, lane), played)
             for lane, played in enumerate(_split(episodes))
         ]
 
-    def evaluate(states: TrainState, asked: list[tuple[int, int]]) -> list[list[Played]]:
+    def evaluate(lanes: _Lanes, asked: list[tuple[int, int]]) -> list[list[Played]]:
         """Packs the asked-for batches into calls of the training episodes' shape."""
         wanted = [(lane, update, batch) for lane, update in asked for batch in range(num_batches)]
-        played: list[Played] = []
+        num_lanes, played = len(lanes.eval_keys), []
         for start in range(0, len(wanted), num_lanes):
             group = wanted[start : start + num_lanes]
-            filled = group + group[:1] * (num_lanes - len(group))
-            episodes = play(states.params, eval_keys, *np.array(filled, np.int32).T)
+            filled = np.array(group + group[:1] * (num_lanes - len(group)), np.int32)
+            episodes = play(lanes.states.params, lanes.eval_keys, *filled.T)
             played += _split(episodes)[: len(group)]
         return [played[i : i + num_batches] for i in range(0, len(played), num_batches)]
 
     trainer = LanesTrainer(
         "pgjax",
         step=step,
-        snapshot=lambda states, lane: jax.tree.map(
-            jnp.asarray, _lane(jax.tree.map(np.asarray, states.params), lane)
-        ),
+        snapshot=lambda lanes, lane: _lane(lanes.states.params, lane),
         evaluate=evaluate,
+        select=lambda lanes, chosen: jax.tree.map(lambda leaf: leaf[np.array(chosen)], lanes),
         tensors=params_to_tensors,
     )
     first = [parts.start(*pair) for pair in zip(init_keys, starts.values(), strict=True)]
-    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *first)
+    lanes = _Lanes(jax.tree.map(lambda *leaves: jnp.stack(leaves), *first), *keys)
     return train_lanes(
-        config, seeds, parts.policy, states, trainer, callback=callback, started=started
+        config, seeds, parts.policy, lanes, trainer, callback=callback, started=started
     )
+
+
+class _Lanes(NamedTuple):
+    """Everything that is a lane's own; its leaves lead with the lanes."""
+
+    states: TrainState
+    train_keys: Array
+    eval_keys: Array
 
 
 def _lane(tree: Any, lane: int) -> Any:

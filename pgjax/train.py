@@ -181,7 +181,9 @@ def _make_parts(config: TrainConfig) -> _Parts:
         noise = draw_noise(policy, env, key, config.episodes_per_update)
         trajectory = rollout(policy, params, env, noise)
         obs, reward, mask = trajectory.obs, trajectory.reward, trajectory.mask
-        is_finite = jnp.isfinite(obs).all() & jnp.isfinite(reward).all()  # zero outside the mask
+        numbers = (obs, reward, params)  # the first two are zero outside the mask
+        each = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), numbers)
+        is_finite = jax.tree.reduce(jnp.logical_and, each)
         return _Episodes(trajectory, episode_returns(reward, mask), is_finite)
 
     def start(key: Array, params: Any) -> TrainState:

@@ -25,6 +25,7 @@ from .returns import episode_returns as episode_returns
 from .returns import normalize_returns as normalize_returns
 from .rollout import draw_noise as draw_noise
 from .rollout import rollout as rollout
+from .seeds import SeedsError as SeedsError
 from .seeds import train_seeds as train_seeds
 from .train import Result as Result
 from .train import TrainConfig as TrainConfig

@@ -146,12 +146,13 @@ def train(
     def step(state: TrainState) -> StepResult:
         noise = draw_noise(policy, env, key, config.episodes_per_update)
         trajectory = rollout(policy, state.params, env, noise)
+        played = _played(state.params, trajectory)  # before the update changes these parameters
         state, metrics = update_step(state, trajectory)
-        return StepResult(state, metrics, _played(trajectory))
+        return StepResult(state, metrics, played)
 
     def evaluate(params: torch.nn.Module, update: int) -> list[Played]:
         noise = draw_noise(policy, env, evaluation_key, config.eval_episodes)
-        return [_played(rollout(policy, params, env, noise))]
+        return [_played(params, rollout(policy, params, env, noise))]
 
     trainer = Trainer(
         "pgtorch",
@@ -184,9 +185,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-def _played(trajectory: Trajectory) -> Played:
+def _played(params: torch.nn.Module, trajectory: Trajectory) -> Played:
     obs, reward, mask = trajectory.obs, trajectory.reward, trajectory.mask  # zero outside the mask
-    is_finite = torch.isfinite(obs).all() & torch.isfinite(reward).all()
+    numbers = (obs, reward, *params.parameters())
+    is_finite = all(bool(torch.isfinite(each).all()) for each in numbers)
     return Played(episode_returns(reward, mask).double().numpy(), is_finite, lambda: trajectory)
 
 

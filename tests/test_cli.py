@@ -164,7 +164,7 @@ BAD_CALLS = [
     (["train", "--hidden-sizes"], "hidden_sizes is"),
     (
         ["train", "--env-id", "CartPol-v1"],
-        "env_id is 'CartPol-v1', which there is not; did you mean 'CartPole-v1'",
+        "env_id is 'CartPol-v1', which is not registered; did you mean 'CartPole-v1'",
     ),
     (["train", "--env-id", "Pendulum-v1"], "'Pendulum-v1' takes actions in Box"),
     (["train", "--env-id", "Blackjack-v1"], "'Blackjack-v1' observes Tuple"),
@@ -360,7 +360,7 @@ def test_seeds_in_a_terminal_show_a_live_line_that_80_columns_hold(monkeypatch):
         ROW._replace(env_steps=9_999_999, seconds=11.0, mean_return_100=mean)
         for mean in (9.0, 500.0, 500.0)
     ]
-    shown = shown_in_a_terminal(describe_seeds(rows, 47, 50), monkeypatch)
+    shown = shown_in_a_terminal(describe_seeds(rows, 47, 50, seconds=11.0), monkeypatch)
     assert "47/50 seeds · 29,999,997 steps · 2,727,272/s · last 100: 500.0" in shown
 
 

@@ -112,7 +112,9 @@ def test_what_an_environment_returns_stops_the_run_with_its_step_and_the_policy_
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_parameters_that_overflow_stop_the_run_and_are_named(tmp_path, framework):
+def test_a_learning_rate_that_is_far_too_large_stops_the_run_and_no_such_policy_is_kept(
+    tmp_path, framework
+):
     # Weights of 1e30 make the second update's logits 1e60 and more: infinite in float32.
     config = TrainConfig(
         learning_rate=1e30, eval_episodes=2, episodes_per_update=2, run_dir=tmp_path / "run"
@@ -121,6 +123,18 @@ def test_parameters_that_overflow_stop_the_run_and_are_named(tmp_path, framework
         framework.train(config)
     kept = load_file(tmp_path / "run" / "policy.safetensors")
     assert all(np.isfinite(array).all() for array in kept.values())
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_parameter_that_no_output_shows_to_be_infinite_stops_the_run_too(framework):
+    """A ReLU hides it: observations, rewards, loss and gradient are all finite."""
+    policy = framework.make_policy("reinforce", 4, 2, (4,))
+    tensors = framework.params_to_tensors(policy.init(make_key(framework)))
+    tensors["linear1.bias"][2] = -np.inf
+    params = framework.tensors_to_params(tensors, policy.init(make_key(framework)))
+    config = TrainConfig(hidden_sizes=(4,), episodes_per_update=2)
+    with pytest.raises(RunError, match=r"parameter linear1.bias\[2\] is -inf in update 1"):
+        framework.train(config, params=params)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

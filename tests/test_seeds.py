@@ -43,29 +43,35 @@ def fake_lanes(scripts, evaluations, *, losses=None, callback=None, **settings):
     """
     asked = []
 
-    def step(update):
+    def step(states):
         results = []
-        for lane, script in enumerate(scripts):
-            returns = np.asarray(script[update] if update < len(script) else [1.0], float)
-            loss = (losses or {}).get((lane, update), 1.0)
+        for script, update in states:
+            batches = scripts[script]
+            returns = np.asarray(batches[update] if update < len(batches) else [1.0], float)
+            loss = (losses or {}).get((script, update), 1.0)
             metrics = FakeMetrics(loss, 1.0, 0.5, len(returns), int(returns.sum()))
-            results.append(StepResult((lane, update + 1), metrics, played(returns)))
-        return update + 1, results
+            results.append(StepResult((script, update + 1), metrics, played(returns)))
+        return [result.state for result in results], results
 
-    def evaluate(update, lanes):
-        asked.extend((*pair, update) for pair in lanes)
-        return [[played(np.full(100, float(evaluations[lane][update])))] for lane, _ in lanes]
+    def evaluate(states, lanes):
+        asked.extend((states[lane][0], update, states[lane][1]) for lane, update in lanes)
+        return [
+            [played(np.full(100, float(evaluations[script][update])))]
+            for script, update in (states[lane] for lane, _ in lanes)
+        ]
 
     trainer = LanesTrainer(
         "fake",
         step=step,
-        snapshot=lambda update, lane: (lane, update),
+        snapshot=lambda states, lane: states[lane],
         evaluate=evaluate,
+        select=lambda states, lanes: [states[lane] for lane in lanes],
         tensors=lambda params: {"lane_and_update": np.array(params)},
     )
     config = TrainConfig(**({"total_timesteps": 60} | settings))
     seeds = [10 + lane for lane in range(len(scripts))]
-    results = train_lanes(config, seeds, "policy", 0, trainer, callback=callback, started=0.0)
+    states = [(script, 0) for script in range(len(scripts))]
+    results = train_lanes(config, seeds, "policy", states, trainer, callback=callback, started=0.0)
     return results, asked
 
 
@@ -163,7 +169,7 @@ def test_what_stops_all_lanes_leaves_every_folder_whole_and_the_ended_as_they_en
 
 def test_a_lane_that_is_not_finite_stops_alone_and_the_error_has_the_others_results(tmp_path):
     folder = tmp_path / "run"
-    with pytest.raises(SeedsError, match="1 of 2 seeds stopped: seed 10: loss is nan") as caught:
+    with pytest.raises(SeedsError, match="1 of 2 seeds failed: seed 10: loss is nan") as caught:
         fake_lanes(
             [[[20]] * 3, [[20]] * 3],
             [[1] * 3, [3] * 3],
@@ -183,7 +189,7 @@ def test_seeds_in_turn_go_on_after_one_that_fails(tmp_path):
             raise RunError("the loss is nan")
         return config
 
-    with pytest.raises(SeedsError, match="1 of 3 seeds stopped: seed 1: the loss is nan") as caught:
+    with pytest.raises(SeedsError, match="1 of 3 seeds failed: seed 1: the loss is nan") as caught:
         train_in_turn(train, TrainConfig(), [0, 1, 2], "fake", callback=None)
     assert {seed: config.seed for seed, config in caught.value.results.items()} == {0: 0, 2: 2}
 

@@ -24,6 +24,12 @@ class FakeMetrics(NamedTuple):
     num_steps: int
 
 
+class FakeTrajectory(NamedTuple):
+    obs: np.ndarray
+    reward: np.ndarray
+    mask: np.ndarray
+
+
 def played(returns, trajectory=None):
     return Played(returns, trajectory is None, lambda: trajectory)
 
@@ -142,6 +148,29 @@ def test_a_run_that_stops_early_leaves_its_folder_whole_and_says_how_it_ended(
     assert json.loads((tmp_path / "run" / "result.json").read_text())["ended"] == ended
     assert kept_in(tmp_path / "run") == 1
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_a_run_that_fails_in_the_evaluation_that_would_solve_it_is_not_solved(tmp_path):
+    """The first update fills the window; the second's evaluation meets NaN."""
+
+    def trajectory():
+        mask, reward = np.ones((1, 1), bool), np.full((1, 1), math.nan)
+        return FakeTrajectory(np.zeros((1, 1, 1)), reward, mask)
+
+    evaluations = iter([played(np.full(100, 400.0)), Played(np.ones(1), False, trajectory)])
+    metrics = FakeMetrics(1.0, 1.0, 0.5, 100, 50_000)
+    trainer = Trainer(
+        "fake",
+        step=lambda state: StepResult(state, metrics, played(np.full(100, 500.0))),
+        snapshot=lambda state: state,
+        evaluate=lambda params, update: [next(evaluations)],
+        tensors=lambda params: {"weight": np.ones(1)},
+    )
+    config = TrainConfig(run_dir=tmp_path / "run", solve_threshold=450)
+    with pytest.raises(RunError, match="the reward is nan at step 1 of episode 1 in the evaluat"):
+        run(config, "policy", 0, trainer, callback=None, started=0.0)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["ended"], result["solved_at"], result["updates"]) == ("failed", None, 1)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

@@ -148,6 +148,16 @@ def test_a_gradient_is_judged_though_the_inputs_are_the_first_numbers_of_seed_0(
     }
 
 
+def test_an_output_with_the_name_of_a_renamed_input_keeps_it():
+    def in_torch(x):
+        return {"inputs": 2 * x}
+
+    def in_jax(inputs):
+        return {"inputs": 2 * inputs}
+
+    parity.check(in_torch, in_jax, {"x": np.ones(3)}, rename={"x": "inputs"}).assert_ok()
+
+
 class Pair(NamedTuple):
     first: object
     rest: list
@@ -281,6 +291,25 @@ def test_a_report_is_a_machines_and_a_page_too(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
+def pair_in_torch(pair, scale):
+    return pair.first * scale + pair.rest[0]
+
+
+def pair_in_jax(pair, scale):
+    return pair.first * scale + pair.rest[0] * (1 + 1e-6)
+
+
+def test_a_program_has_its_named_tuples_and_constants_too(tmp_path):
+    given = {"pair": Pair(RNG.normal(size=2), [RNG.normal(size=2)]), "scale": 0.5}
+    report = parity.check(pair_in_torch, pair_in_jax, given, name='a """quoted""" name')
+    report.repro_script(tmp_path / "repro.py")
+    process = subprocess.run(
+        [sys.executable, tmp_path / "repro.py"], capture_output=True, text=True, check=False
+    )
+    assert process.stdout == f"{report}\n", process.stderr
+    assert process.returncode == 1
+
+
 def slightly_wrong(rewards, mask, discount):
     return returns_in_jax(rewards, mask, discount + 1e-6)
 
@@ -310,6 +339,6 @@ def test_a_local_function_cannot_be_written_down_and_the_error_says_so(tmp_path)
         RETURNS,
         rename={"rewards": "r", "mask": "m", "discount": "d"},
     )
-    with pytest.raises(UsageError, match="candidate is .*accepted is a function at the top of a"):
+    with pytest.raises(UsageError, match="candidate is .*accepted is what stands at the top of a"):
         report.repro_script(tmp_path / "repro.py")
     assert list(tmp_path.iterdir()) == []
