@@ -17,12 +17,12 @@ def save(name: str, command: str, figures: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
     values = {"command": command, "machine": machine} | figures
-    (RESULTS / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def load(name: str) -> dict[str, Any]:
     """The committed figures of that name."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -38,7 +38,7 @@ def put_table(page: str, name: str, text: str) -> None:
     """Puts a table between its two marks in a page of the repository."""
     path = ROOT / page
     whole, count = _marks(name).subn(
-        lambda found: f"{found[1]}{text}\n{found[3]}", path.read_text()
+        lambda found: f"{found[1]}{text}\n{found[3]}", path.read_text(encoding="utf-8")
     )
     if count != 1:
         raise ValueError(f"{page} has {count} places for the table {name!r}, not one")
