@@ -1,6 +1,7 @@
 """The benchmarks' statistics, and that the pages' tables are those of the committed results."""
 
 import numpy as np
+import pytest
 from scipy.stats import binom, permutation_test
 
 from benchmarks import alike, demo, learning, results
@@ -63,8 +64,9 @@ def test_the_table_of_both_frameworks_is_that_of_the_committed_result():
     steps = results.load("alike")["steps"]
     verdicts = {agent: alike.judge(sides) for agent, sides in steps.items()}
     assert results.table_in(PAGE, "alike") == alike.table(steps, verdicts)
-    recorded = results.load("alike")["verdicts"]
-    assert {agent: verdict._asdict() for agent, verdict in verdicts.items()} == recorded
+    for agent, recorded in results.load("alike")["verdicts"].items():
+        # Another processor may round logarithms otherwise, by parts in 1e16.
+        assert verdicts[agent]._asdict() == pytest.approx(recorded, rel=1e-12)
 
 
 def test_the_learning_tables_are_those_of_the_committed_result():
