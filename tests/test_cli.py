@@ -192,6 +192,7 @@ BAD_CALLS = [
     (["train", "--seeds=-1:3"], "seed is -1"),
     (["train", "--seeds", "0:3", "--seed", "4"], "none beside --seeds"),
     (["eval", "nowhere"], "'nowhere' is no run folder"),
+    (["eval", "x" * 300], "'x{300}' is no run folder"),
     (["eval", "nowhere", "--episodes", "0"], "episodes is 0"),
     (["eval", "nowhere", "--episodes", "1e30"], "episodes is .*at most 1,000,000"),
     (["eval", "nowhere", "--seed", "-1"], "seed is -1"),

@@ -87,8 +87,16 @@ def test_a_seed_without_a_policy_is_named_and_left_out(capfd, folder):
     (folder / "seed-5" / "policy.safetensors").unlink()
     code, out, err = evaluate(capfd, "pgtorch", folder, "--episodes", "2")
     assert code == 0
-    assert err == "pgtorch: warning: seed-5 has no policy.safetensors; left out\n"
+    assert err == "pgtorch: warning: no policy of seed 5 yet\n"
     assert [line.partition(":")[0] for line in out.splitlines()[:-1]] == ["seed 3", "seed 12"]
+
+
+def test_a_seed_that_never_began_is_named_and_counted(capfd, folder):
+    shutil.rmtree(folder / "seed-5")  # its line in seeds.csv stays
+    code, out, err = evaluate(capfd, "pgtorch", folder, "--episodes", "2")
+    assert code == 0
+    assert err == "pgtorch: warning: no policy of seed 5 yet\n"
+    assert "over 2 of 3 seeds" in out
 
 
 def edit_config(folder, **changes):
@@ -109,7 +117,7 @@ def edit_policy(folder, change, agent="reparam"):
 
 
 BAD_SEEDS = {
-    "no policy yet": (remove_policies, "'seeds' has no policy yet"),
+    "no policy yet": (remove_policies, "no seed in 'seeds' has a policy.safetensors"),
     "another environment's seed": (
         lambda folder: edit_config(folder / "seed-5", env_id="Acrobot-v1"),
         "seeds/seed-5/policy.safetensors.*accepted is what config.json says",

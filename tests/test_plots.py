@@ -397,9 +397,21 @@ def test_plot_says_what_it_wrote_and_replaces_an_older_picture(tmp_path, monkeyp
     ]
 
 
+def test_a_seed_without_a_row_is_left_out_and_counted_in_the_legend(tmp_path, capfd):
+    """Seed 1 was stopped before its first update, seed 2 never began."""
+    folder = write_seeds(tmp_path / "seeds", {0: A, 1: []})
+    (folder / "seeds.csv").write_text("seed\n0\n1\n2\n")
+    assert plot(folder, "--out", tmp_path / "c.png") == 0
+    assert capfd.readouterr().out.endswith("1 run, seeds (n = 1 of 3)\n")
+    (folder / "seed-0" / "metrics.csv").unlink()
+    assert plot(folder, "--out", tmp_path / "d.png") == 2
+    assert "has a metrics.csv: no first update is done" in capfd.readouterr().err
+
+
 BAD_CALLS = [
     ([], "runs is .*at least one run folder"),
     (["nowhere"], "'nowhere' is no run folder"),
+    (["x" * 300], "'x{300}' is no run folder"),
     (["run", "--out", "curves.gif"], "out is 'curves.gif', accepted is .*.png, .svg, .pdf"),
     (["run", "--out", "curves"], "out is 'curves'"),
     (["run", "--out", "nowhere/curves.png"], "out 'nowhere/curves.png' cannot be written"),
