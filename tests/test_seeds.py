@@ -149,6 +149,28 @@ def test_the_folder_has_a_table_and_a_run_folder_for_each_seed(tmp_path):
     }
 
 
+def test_the_table_has_a_seeds_line_as_soon_as_it_has_ended(tmp_path):
+    folder, seen = tmp_path / "run", []
+    fake_lanes(
+        [[[60]], [[20], [20], [20]]],
+        [[1], [3] * 3],
+        run_dir=folder,
+        callback=lambda seed, update: seen.append([line["ended"] for line in table(folder)]),
+    )
+    assert seen[-1] == ["budget spent", ""]
+
+
+def test_lanes_that_move_together_stay_the_runs_that_they_were():
+    """The first and the third of four end at once; what the others play must still be their own."""
+    scripts = [[[60]], [[10], [11], [12], [40]], [[60]], [[20], [21], [22], [40]]]
+    evaluations = [[1], [3, 4, 5, 2], [1], [6, 5, 7, 1]]
+    results, asked = fake_lanes(scripts, evaluations)
+    rows = [[row.mean_return for row in result.history] for result in results]
+    assert rows == [[60], [10, 11, 12, 40], [60], [20, 21, 22]]
+    assert [result.params for result in results] == [(0, 0), (1, 2), (2, 0), (3, 2)]
+    assert asked[4:] == [(1, 2, 1), (3, 2, 1), (1, 3, 2), (3, 3, 2), (1, 4, 3)]
+
+
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, ValueError])
 def test_what_stops_all_lanes_leaves_every_folder_whole_and_the_ended_as_they_ended(
     tmp_path, raised
@@ -239,7 +261,10 @@ def test_seeds_of_an_environment_on_the_host_are_single_runs_one_after_another(t
         callback=lambda seed, update: seen.append((seed, update.row.update, update.is_last)),
     )
     assert seen == [(5, 1, True), (4, 1, True)]
-    assert [line["seed"] for line in table(tmp_path / "run")] == ["5", "4"]
+    assert [(line["seed"], line["ended"]) for line in table(tmp_path / "run")] == [
+        ("5", "budget spent"),
+        ("4", "budget spent"),
+    ]
     alone = framework.train(TrainConfig(**(vars(config) | {"seed": 4})))
     assert [row._replace(seconds=0) for row in many[1].history] == [
         row._replace(seconds=0) for row in alone.history
