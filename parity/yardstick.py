@@ -1,0 +1,133 @@
+"""What rounding is worth to a reference: the yardstick of `parity.tolerance`, term by term."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from parity.arrays import (
+    Arrays,
+    cast,
+    largest_differences,
+    largest_magnitude,
+    nudge,
+    outputs_of,
+    sum_of_products,
+)
+
+Function = Callable[[Arrays], Mapping[str, np.ndarray]]
+Roundings = Callable[[Arrays], Iterable[Mapping[str, np.ndarray]]]
+"""Inputs to the reference's float64 outputs of runs whose operations round otherwise."""
+Sensitivity = Callable[[Arrays], Mapping[str, Mapping[str, np.ndarray]]]
+"""Inputs to `{scalar output: {input: ∂output/∂input}}`, in float64."""
+
+UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
+GATE = 1e-11
+"""The gate's share of max|ref|: far above what float64 rounds, far below any change of meaning."""
+FLOAT32_SCALE = 2.0**-23
+SLACK = 16
+"""Two right programs round differently: what one draw shows is allowed this many times."""
+NUM_NUDGES = 8
+
+
+class Bound(NamedTuple):
+    """How far an array may be off, and which term says so."""
+
+    value: float
+    term: str
+
+
+class Yardstick:
+    """What rounding is worth to one reference at one set of inputs, measured when it is needed."""
+
+    def __init__(
+        self,
+        reference: Function,
+        inputs: Arrays,
+        still: Mapping[str, np.ndarray],
+        sensitivity: Sensitivity | None = None,
+        roundings: Roundings | None = None,
+    ) -> None:
+        self._reference = reference
+        self._inputs = cast(inputs, np.float64)
+        self._still = still
+        self._sensitivity = sensitivity
+        self._roundings = roundings
+
+    def _run(self, inputs: Arrays, dtype: type = np.float64) -> dict[str, np.ndarray]:
+        return outputs_of(self._reference(cast(inputs, dtype)))
+
+    @cached_property
+    def exact(self) -> dict[str, np.ndarray]:
+        """The float64 reference's outputs."""
+        return self._run(self._inputs)
+
+    @cached_property
+    def single(self) -> dict[str, np.ndarray]:
+        """The outputs of the reference's own float32 run."""
+        return self._run(self._inputs, np.float32)
+
+    def outputs(self, dtype: str) -> dict[str, np.ndarray]:
+        """The reference's outputs in one precision."""
+        return self.exact if dtype == "float64" else self.single
+
+    def scale_bound(self, leaf: str, dtype: str) -> Bound:
+        """The share of max|ref| that is allowed to any array; cheap, and nearly always enough."""
+        share = GATE if dtype == "float64" else SLACK * FLOAT32_SCALE
+        return Bound(share * largest_magnitude(self.exact[leaf]), "scale")
+
+    def bound(self, leaf: str, dtype: str) -> Bound:
+        """The rule's bound on one output array."""
+        measured = [Bound(SLACK * size, term) for term, size in self.terms(leaf, dtype).items()]
+        return max([self.scale_bound(leaf, dtype), *measured], key=lambda bound: bound.value)
+
+    def terms(self, leaf: str, dtype: str) -> dict[str, float]:
+        """The terms of Y(u) of one output array, by name."""
+        u = UNIT_ROUNDOFF[dtype]
+        terms = {
+            "inputs": self._response(dtype).get(leaf, 0.0),
+            "float32": self._single_error.get(leaf, 0.0) * u / UNIT_ROUNDOFF["float32"],
+            "rounding": self._rounding_response.get(leaf, 0.0) * u / (2 * UNIT_ROUNDOFF["float64"]),
+        }
+        if self._sensitivity is not None and self.exact[leaf].ndim == 0:
+            terms["terms"] = u * self._sum_of_terms.get(leaf, 0.0)
+        return terms
+
+    def _nudged(self, dtype: str) -> Iterator[Arrays]:
+        for draw in range(NUM_NUDGES):
+            yield nudge(
+                self._inputs, UNIT_ROUNDOFF[dtype], np.random.default_rng(draw), self._still
+            )
+
+    def _response(self, dtype: str) -> dict[str, float]:
+        return self._double_response if dtype == "float64" else self._single_response
+
+    @cached_property
+    def _double_response(self) -> dict[str, float]:
+        return largest_differences((self._run(x), self.exact) for x in self._nudged("float64"))
+
+    @cached_property
+    def _single_response(self) -> dict[str, float]:
+        return largest_differences((self._run(x), self.exact) for x in self._nudged("float32"))
+
+    @cached_property
+    def _single_error(self) -> dict[str, float]:
+        points = [self._inputs, *self._nudged("float32")]
+        rounded = [cast(point, np.float32) for point in points]
+        return largest_differences((self._run(x, np.float32), self._run(x)) for x in rounded)
+
+    @cached_property
+    def _rounding_response(self) -> dict[str, float]:
+        runs = self._roundings(cast(self._inputs, np.float64)) if self._roundings else ()
+        return largest_differences((run, self.exact) for run in runs)
+
+    @cached_property
+    def _sum_of_terms(self) -> dict[str, float]:
+        if self._sensitivity is None:
+            return {}
+        slopes = self._sensitivity(self._inputs)
+        return {
+            leaf: sum(sum_of_products(self._inputs[name], slope) for name, slope in by.items())
+            for leaf, by in slopes.items()
+        }
