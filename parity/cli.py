@@ -14,8 +14,10 @@ from pgcore.cli import choice_registry, exit_code
 from pgcore.errors import unknown_choice
 
 COMMANDS = {
+    "check": "parity.suite.command:Check",
     "convert": "parity.convert.command:Convert",
     "preflight": "parity.preflight:Preflight",
+    "selftest": "parity.mutants.command:Selftest",
 }
 """Each command's dataclass, by name. Its fields are the options, and `run()` returns the exit code.
 The module that it is in loads neither framework."""

@@ -15,13 +15,14 @@ Frameworks are imported where they are used: either may be absent.
 import ctypes
 import math
 import platform
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from parity.arrays import is_floating, nudge
 from parity.tolerance import NUM_NUDGES
 
 Arrays = Mapping[str, Any]
@@ -277,6 +278,37 @@ def jax_gradients(
     return run
 
 
+def jax_mapped(
+    function: Callable[..., Any],
+) -> Callable[[Sequence[Arrays]], dict[str, np.ndarray]]:
+    """The outputs of several input sets by one `vmap`, stacked. What is no array must be alike."""
+    import jax
+    import jax.numpy as jnp
+
+    def values(arrays: dict[str, Any], constants: tuple[tuple[str, Any], ...]) -> Any:
+        return jax.vmap(lambda one: flat(function(**nested({**one, **dict(constants)}))))(arrays)
+
+    call = jax.jit(values, static_argnums=1)
+
+    def run(sets: Sequence[Arrays]) -> dict[str, np.ndarray]:
+        with x64(precision(sets[0]) == "float64"):
+            _, constants = _jax_arrays(sets[0])
+            names = [name for name, value in sets[0].items() if isinstance(value, np.ndarray)]
+            stacked = {name: jnp.array(np.stack([each[name] for each in sets])) for name in names}
+            return {leaf: np.array(array) for leaf, array in call(stacked, constants).items()}
+
+    return run
+
+
+def jax_trace(function: Callable[..., Any], inputs: Arrays) -> None:
+    """Traces a JAX callable on inputs, which calls all of its Python and computes nothing."""
+    import jax
+
+    with x64(precision(inputs) == "float64"):
+        arrays, constants = _jax_arrays(inputs)
+        jax.eval_shape(lambda leaves: function(**nested({**leaves, **dict(constants)})), arrays)
+
+
 @contextmanager
 def x64(enabled: bool) -> Iterator[None]:
     """Sets JAX's default precision for a block. Arrays must be made inside it (trap F01)."""
@@ -346,6 +378,40 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
         return
     for name, child in children:
         yield from _leaves(child, f"{path}/{name}" if path else str(name))
+
+
+COTANGENT_SEED = 0x636F74
+"""Not 0: inputs that a person draws with `default_rng(0).normal` would be their own cotangent,
+which the Jacobian of a normalisation, say, sends to zero whatever its scale."""
+NUM_MAPPED = 3
+"""Input sets that are stacked for `vmap`."""
+MAPPED_APART = 2.0**-6
+"""How far, relatively, these lie apart: near enough for all to be of the given set's kind."""
+
+
+def cotangents(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A fixed random weight for each floating output; none where all are lone scalars."""
+    floating = {
+        leaf: array
+        for leaf, array in outputs.items()
+        if np.issubdtype(np.asarray(array).dtype, np.floating)
+    }
+    if all(array.ndim == 0 for array in floating.values()):
+        return {}
+    rng = np.random.default_rng(COTANGENT_SEED)
+    return {f"{COTANGENT}{leaf}": rng.normal(size=array.shape) for leaf, array in floating.items()}
+
+
+def input_sets(inputs: Arrays) -> list[dict[str, Any]]:
+    """The inputs, and others of the same kind near them: what is zero or not finite stays so."""
+    still = {
+        name: ~np.isfinite(array) | (array == 0)
+        for name, array in inputs.items()
+        if is_floating(array)
+    }
+    draws = range(1, NUM_MAPPED)
+    moved = [nudge(inputs, MAPPED_APART, np.random.default_rng(draw), still) for draw in draws]
+    return [dict(inputs), *moved]
 
 
 def _split(inputs: Arrays) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,8 +13,8 @@ from scipy import stats
 import pgjax
 import pgtorch
 from parity import NoiseTape
+from parity.suite.weights import to_flax
 from pgcore import TrainConfig, UsageError
-from tests.parity.stages import to_flax
 
 AGENTS = pytest.mark.parametrize("agent", ["reinforce", "reparam"])
 

@@ -1,0 +1,127 @@
+"""Variants of the networks and of their initial weights."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen
+import jax
+import jax.numpy as jnp
+import torch
+
+from parity.mutants.variants import Lookalike, Patch, Variant, instead, seen_by
+from pgjax import networks as jax_networks
+from pgtorch import networks as torch_networks
+
+HEADS = {"mu_linear": "logvar_linear", "logvar_linear": "mu_linear"}
+IN_JAX = ((jax_networks, "_linear"),)
+IN_TORCH = (
+    (torch_networks.ReinforceAgent, "forward"),
+    (torch_networks.ReparamTrickAgent, "forward"),
+)
+
+
+def of_networks() -> Iterator[Variant]:
+    """Activations, heads, layers."""
+
+    def in_jax(name: str, module: str = "nn", **replaced: Any) -> Variant:
+        patch = seen_by(jax_networks, module, *IN_JAX, **replaced)
+        return Variant(name, "networks", "pgjax", (patch,))
+
+    def in_torch(name: str, **replaced: Any) -> Variant:
+        patch = seen_by(torch_networks, "torch", *IN_TORCH, **replaced)
+        return Variant(name, "networks", "pgtorch", (patch,))
+
+    nn = flax.linen
+    yield in_jax("leaky ReLU for ReLU", relu=nn.leaky_relu)
+    yield in_jax("ReLU's slope at zero is ½", relu=lambda x: jnp.maximum(x, 0))
+    yield in_jax("softplus for ReLU", relu=nn.softplus)
+    yield in_jax("no tanh on the heads", tanh=lambda x: x)
+    yield in_jax("sigmoid for tanh", tanh=nn.sigmoid)
+    yield in_jax("log-variance not halved", "jnp", exp=lambda x: jnp.exp(2 * x))
+    yield in_jax("softplus for exp", "jnp", exp=lambda x: jax.nn.softplus(2 * x))
+    yield in_torch("GELU for ReLU", relu=torch.nn.functional.gelu)
+    yield in_torch("clamp for ReLU", relu=lambda x: x.clamp(min=0))
+    yield in_torch("variance for deviation", exp=lambda x: torch.exp(2 * x))
+    swapped = Patch(
+        jax_networks,
+        "_linear",
+        lambda right: lambda name, *rest: right(HEADS.get(name, name), *rest),
+    )
+    yield Variant("swapped heads", "swapped heads", "pgjax", (swapped,))
+    exchanged = Patch(
+        torch_networks.ReparamTrickAgent,
+        "forward",
+        lambda right: lambda self, obs: right(self, obs)[::-1],
+    )
+    yield Variant("mean and deviation exchanged", "swapped heads", "pgtorch", (exchanged,))
+
+
+def of_initialisation() -> Iterator[Variant]:
+    """The law of the first weights, and whose key draws them."""
+
+    def in_jax(name: str, wrong: Callable) -> Variant:
+        return Variant(name, "initialisation", "pgjax", (Patch(jax_networks, "_linear", wrong),))
+
+    def bound_of(change: Callable) -> Callable:
+        def wrong(right):
+            def linear(name, inputs, outputs, bound=None):
+                return right(name, inputs, outputs, change(inputs, outputs, bound))
+
+            return linear
+
+        return wrong
+
+    yield in_jax("Flax's own initial weights", lambda _: lambda name, i, o, b=None: _dense(name, o))
+    yield in_jax(
+        "biases start at zero",
+        lambda right: lambda *a: right(*a).copy(bias_init=flax.linen.initializers.zeros),
+    )
+    yield in_jax(
+        "fan-out for fan-in", bound_of(lambda i, o, b: 1 / math.sqrt(o) if b is None else b)
+    )
+    yield in_jax("Kaiming's bound", bound_of(lambda i, o, b: math.sqrt(6 / i) if b is None else b))
+    yield in_jax("heads start as other layers", bound_of(lambda i, o, b: None))
+    yield in_jax("heads start 10 % too wide", bound_of(lambda i, o, b: b and 1.1 * b))
+    yield in_jax("all inputs of a layer weigh the same", lambda right: lambda *a: _tied(right(*a)))
+    heads = (torch_networks.ReparamTrickAgent, "__init__")
+    yield Variant(
+        "heads start within 3e-2",
+        "initialisation",
+        "pgtorch",
+        (instead(torch_networks, "HEAD_INIT_BOUND", 3e-2, heads),),
+    )
+    yield Variant(
+        "heads start normal",
+        "initialisation",
+        "pgtorch",
+        (seen_by(torch_networks, "nn", heads, init=Lookalike(torch.nn.init, uniform_=_normal_)),),
+    )
+    bias = Patch(torch.nn.Linear, "reset_parameters", _bias_from_weight, (heads,))
+    yield Variant("biases are the first weights", "initialisation", "pgtorch", (bias,))
+
+
+def _dense(name: str, outputs: int) -> Any:
+    return flax.linen.Dense(outputs, param_dtype=jnp.result_type(float), name=name)
+
+
+def _tied(layer: Any) -> Any:
+    """The layer with one row drawn for all of its inputs: each weight alone has the right law."""
+
+    def kernel_init(key, shape, dtype):
+        return jnp.broadcast_to(layer.kernel_init(key, (1, *shape[1:]), dtype), shape)
+
+    return layer.copy(kernel_init=kernel_init)
+
+
+def _normal_(tensor: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    return torch.nn.init.normal_(tensor, 0.0, high / math.sqrt(3))
+
+
+def _bias_from_weight(right: Callable) -> Callable:
+    def reset_parameters(self):
+        right(self)
+        with torch.no_grad():
+            self.bias.copy_(self.weight[:, 0])
+
+    return reset_parameters

@@ -1,0 +1,176 @@
+"""Variants of clipping and of Adam."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import torch
+
+from parity.mutants.variants import Variant, instead
+from pgjax import optim as jax_optim
+from pgtorch import optim as torch_optim
+
+
+def of_clipping() -> Iterator[Variant]:
+    """The norm, the factor, and what it is applied to."""
+
+    def in_jax(name: str, factor: Callable) -> Variant:
+        patch = instead(
+            jax_optim, "clip_by_global_norm", lambda max_norm: _scaled(factor, max_norm)
+        )
+        return Variant(name, "clipping", "pgjax", (patch,))
+
+    def in_torch(name: str, clip: Callable) -> Variant:
+        patch = instead(
+            torch_optim,
+            "clip_by_global_norm",
+            lambda max_norm: lambda parameters: clip(list(parameters), max_norm),
+        )
+        return Variant(name, "clipping", "pgtorch", (patch,))
+
+    def each(scale: Callable) -> Callable:
+        return lambda grads, limit: jax.tree.map(lambda g: g * scale(g, grads, limit), grads)
+
+    norm = optax.tree.norm
+    yield in_jax("no 1e-6 in clipping", each(lambda g, all, c: jnp.minimum(1, c / norm(all))))
+    yield in_jax("clipped tensor by tensor", each(lambda g, all, c: _factor(norm(g), c)))
+    yield in_jax("clipped by the squared norm", each(lambda g, all, c: _factor(norm(all) ** 2, c)))
+    yield in_jax("always scaled to the bound", each(lambda g, all, c: c / (norm(all) + 1e-6)))
+    yield in_jax("clip_by_block_rms", each(lambda g, all, c: _factor(jnp.sqrt((g**2).mean()), c)))
+    yield in_jax(
+        "clipped elementwise",
+        lambda grads, limit: jax.tree.map(lambda g: jnp.clip(g, -limit, limit), grads),
+    )
+    yield in_torch("clipped by value", torch.nn.utils.clip_grad_value_)
+    yield in_torch(
+        "clipped by the largest entry",
+        lambda parameters, limit: torch.nn.utils.clip_grad_norm_(parameters, limit, torch.inf),
+    )
+    never = instead(
+        jax_optim, "make_optimizer", lambda config: jax_optim.adam(config.learning_rate)
+    )
+    yield Variant("never clipped", "clipping", "pgjax", (never,))
+    after = instead(
+        jax_optim,
+        "make_optimizer",
+        lambda config: optax.chain(
+            jax_optim.adam(config.learning_rate),
+            jax_optim.clip_by_global_norm(config.max_grad_norm or 1e30),
+        ),
+    )
+    yield Variant("clipped after Adam", "clipping", "pgjax", (after,))
+
+
+def _factor(norm: Any, limit: float) -> Any:
+    return jnp.minimum(1, limit / (norm + 1e-6))
+
+
+def _scaled(factor: Callable, max_norm: float) -> optax.GradientTransformation:
+    return optax.GradientTransformation(
+        lambda params: optax.EmptyState(),
+        lambda grads, state, params=None: (factor(grads, max_norm), state),
+    )
+
+
+# --- Adam ----------------------------------------------------------------------------------------
+
+
+def of_adam() -> Iterator[Variant]:
+    """Each of its constants, its counter, and its kin."""
+
+    def in_jax(name: str, wrong: Callable, kind: str = "Adam's constants") -> Variant:
+        return Variant(name, kind, "pgjax", (instead(jax_optim, "adam", wrong),))
+
+    def in_torch(name: str, wrong: Callable, kind: str = "Adam's constants") -> Variant:
+        return Variant(name, kind, "pgtorch", (instead(torch_optim, "adam", wrong),))
+
+    yield in_jax("ε inside the root", adam(eps=lambda eps: 0.0, eps_root=1e-8))
+    yield in_jax("ε of 1e-7", adam(eps=lambda eps: 1e-7))
+    yield in_jax("b1 of 0.99", adam(b1=lambda b1: 0.99))
+    yield in_jax("b2 of 0.99", adam(b2=lambda b2: 0.99))
+    yield in_jax(
+        "b1 and b2 exchanged", lambda lr, b1=0.9, b2=0.999, eps=1e-8: adam()(lr, b2, b1, eps)
+    )
+    yield in_jax("twice the learning rate", adam(rate=2.0))
+    yield in_jax("bias correction in float32", adam())
+    yield in_jax("Nesterov's Adam", adam(nesterov=True))
+    yield in_jax("no bias correction", corrected(lambda t: 1_000_000_000))
+    yield in_jax("count one ahead", corrected(lambda t: t + 1), "schedules and counters")
+    yield in_jax(
+        "count one behind", corrected(lambda t: jnp.maximum(t - 1, 1)), "schedules and counters"
+    )
+    yield in_jax("count not carried on", counted(lambda t: t - 1), "schedules and counters")
+    yield in_jax("counted twice", counted(lambda t: t + 1), "schedules and counters")
+    yield in_jax("ascent for descent", adam(rate=-1.0))
+    yield in_torch("AMSGrad", of_torch(amsgrad=True))
+    yield in_torch("weight decay of 1e-2", of_torch(weight_decay=1e-2))
+    yield in_torch("ε of 1e-6 in PyTorch", of_torch(eps=1e-6))
+    yield in_torch("b2 of 0.99 in PyTorch", of_torch(betas=(0.9, 0.99)))
+    yield in_torch("NAdam", lambda lr, *_, **__: lambda p: torch.optim.NAdam(p, lr=lr))
+    shared = (
+        instead(jax_optim, "adam", adam(b1=lambda b1: 0.95)),
+        instead(torch_optim, "adam", of_torch(betas=(0.95, 0.999))),
+    )
+    yield Variant("b1 of 0.95 in both", "Adam's constants", "both", shared)
+
+
+def adam(rate: float = 1.0, **changes: Any) -> Callable:
+    """optax's own Adam, with its bias correction in float32, and something else wrong."""
+
+    def made(learning_rate, b1=0.9, b2=0.999, eps=1e-8):
+        given = {"b1": b1, "b2": b2, "eps": eps}
+        options = {k: change(given[k]) if k in given else change for k, change in changes.items()}
+        scale = optax.scale_by_adam(**(given | options))
+
+        def update(grads, state, params=None):
+            change, state = scale.update(grads, state, params)
+            return jax.tree.map(lambda c: -rate * learning_rate * c, change), state
+
+        return optax.GradientTransformation(scale.init, update)
+
+    return made
+
+
+def corrected(change: Callable) -> Callable:
+    """Adam whose bias correction takes another count."""
+    right = jax_optim.adam
+
+    def made(*args, **kwargs):
+        transform = right(*args, **kwargs)
+
+        def update(grads, state, params=None):
+            count = change(state.count + 1) - 1
+            step, after = transform.update(grads, state._replace(count=count), params)
+            return step, after._replace(count=state.count + 1)
+
+        return optax.GradientTransformation(transform.init, update)
+
+    return made
+
+
+def counted(change: Callable) -> Callable:
+    """Adam that hands on another count."""
+    right = jax_optim.adam
+
+    def made(*args, **kwargs):
+        transform = right(*args, **kwargs)
+
+        def update(grads, state, params=None):
+            step, after = transform.update(grads, state, params)
+            return step, after._replace(count=change(after.count))
+
+        return optax.GradientTransformation(transform.init, update)
+
+    return made
+
+
+def of_torch(**wrong: Any) -> Callable:
+    """torch's own Adam, with other settings."""
+
+    def made(learning_rate, b1=0.9, b2=0.999, eps=1e-8):
+        options = {"betas": (b1, b2), "eps": eps} | wrong
+        return lambda parameters: torch.optim.Adam(parameters, lr=learning_rate, **options)
+
+    return made

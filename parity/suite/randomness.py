@@ -1,0 +1,173 @@
+"""What is drawn and can't be compared number by number: initial weights, noise, first states.
+
+Both packages are held against the exact law. With F its distribution function and Fₙ the share of
+n draws below a number, right code gives sup |Fₙ − F| > √(ln(2/α) / 2n) with a probability of at
+most α (Massart 1990). No draw may lie outside the law's support. And no two numbers of one draw
+may depend on each other: over n draws two independent ones have a correlation |r| > z/√n with a
+probability of at most 2·e^(−z²/2). A key that is used twice, or a tied row, shows there.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import torch
+
+from parity.hazards import SIZES
+from parity.suite.weights import from_flax, jax_policy, torch_policy
+from parity.tolerance import Comparison, Mismatch, Verdict
+from pgcore.agents import layer_shapes
+from pgjax.envs import cartpole as jax_cartpole
+from pgtorch.envs import cartpole as torch_cartpole
+
+jax_rollout, torch_rollout = import_module("pgjax.rollout"), import_module("pgtorch.rollout")
+
+ERROR_RATE = 1e-9
+"""Of each verdict, were the seeds drawn anew: α above."""
+NUM_DRAWS = 2_000
+HEAD_BOUND = 3e-3
+"""The Gaussian heads start uniform in ± this, weight and bias."""
+RESET_BOUND = 0.05
+"""CartPole's first states are uniform in ± this, in each component."""
+PACKAGES = ("pgjax", "pgtorch")
+NOISE_STEPS, NOISE_EPISODES = 5, 3
+
+
+class Law(NamedTuple):
+    """A distribution function, and the bounds of its support."""
+
+    cdf: Callable[[np.ndarray], np.ndarray]
+    low: float = -math.inf
+    high: float = math.inf
+
+
+def uniform(bound: float) -> Law:
+    """Uniform within ±bound."""
+    return Law(lambda x: np.clip((x / bound + 1) / 2, 0, 1), -bound, bound)
+
+
+GUMBEL = Law(lambda x: np.exp(-np.exp(-x)))
+NORMAL = Law(lambda x: 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))))
+
+
+class Draws(NamedTuple):
+    """Something drawn: `draw(key)` gives arrays by name, each of which has a law."""
+
+    stage: str
+    package: str
+    draw: Callable[..., Mapping]
+    laws: Mapping[str, Law]
+
+    def compare(self, seed: int) -> Comparison:
+        """Draws from many seeds, and holds them to their laws."""
+        many = _in_jax if self.package == "pgjax" else _in_torch
+        return held(f"{self.stage}, {self.package}", many(self.draw, seed), self.laws)
+
+    def trace(self) -> None:
+        """Calls everything that a draw would."""
+        if self.package == "pgjax":
+            jax.eval_shape(self.draw, jax.random.key(0))
+        else:
+            self.draw(torch.Generator())
+
+
+def initialisation(package: str, agent: str) -> Draws:
+    """The weights and biases of new networks."""
+    size = SIZES[0]
+    laws = {}
+    for layer, (_, inputs) in layer_shapes(agent, *size).items():
+        is_gaussian_head = agent == "reparam" and not layer.removeprefix("linear").isdigit()
+        law = uniform(HEAD_BOUND if is_gaussian_head else 1 / math.sqrt(inputs))
+        laws |= {f"{layer}.weight": law, f"{layer}.bias": law}
+    if package == "pgjax":
+        init = jax_policy(agent, size).init
+        return Draws("initialisation", package, lambda key: from_flax(init(key)), laws)
+    init = torch_policy(agent, size).init
+    return Draws("initialisation", package, lambda key: dict(init(key).named_parameters()), laws)
+
+
+def noise(package: str, agent: str) -> Draws:
+    """A rollout's noise: the agent's own, and CartPole's first states."""
+    is_jax = package == "pgjax"
+    rollout = jax_rollout if is_jax else torch_rollout
+    policy = (jax_policy if is_jax else torch_policy)(agent)
+
+    def draw(key: Any) -> dict[str, Any]:
+        env = (jax_cartpole if is_jax else torch_cartpole).CartPole(NOISE_STEPS)
+        return rollout.draw_noise(policy, env, key, NOISE_EPISODES)._asdict()
+
+    laws = {"reset": uniform(RESET_BOUND), "policy": NORMAL if agent == "reparam" else GUMBEL}
+    return Draws("noise", package, draw, laws)
+
+
+def held(stage: str, drawn: Mapping[str, np.ndarray], laws: Mapping[str, Law]) -> Comparison:
+    """Draws `[n, ...]` by name, the last one a repetition of the first, against their laws."""
+    if set(drawn) != set(laws):
+        found, known = ", ".join(sorted(drawn)), ", ".join(sorted(laws))
+        return _judged(stage, {("all", "names"): (math.inf, 0.0, found, known)})
+    findings = {}
+    for name, law in laws.items():
+        array = np.asarray(drawn[name], np.float64)
+        findings[name, "law"] = (*distance(array[:-1], law), "as drawn", "the law")
+        outside = np.maximum(array - np.float32(law.high), np.float32(law.low) - array).max()
+        findings[name, "support"] = (max(float(outside), 0.0), 0.0, "as drawn", "the law")
+        differs = float(np.max(np.abs(array[0] - array[-1])))
+        findings[name, "the same seed again"] = (differs, 0.0, "as drawn", "the same")
+    together = [
+        np.asarray(drawn[name], float)[:-1].reshape(len(drawn[name]) - 1, -1) for name in laws
+    ]
+    findings["all", "dependence"] = (*dependence(np.concatenate(together, 1)), "as drawn", "none")
+    return _judged(stage, findings)
+
+
+def distance(drawn: np.ndarray, law: Law) -> tuple[float, float]:
+    """sup |Fₙ − F|, and what chance allows it."""
+    ordered = np.sort(drawn.ravel())
+    expected, n = law.cdf(ordered), ordered.size
+    above = np.max(np.arange(1, n + 1) / n - expected)
+    below = np.max(expected - np.arange(n) / n)
+    return float(max(above, below)), math.sqrt(math.log(2 / ERROR_RATE) / (2 * n))
+
+
+def dependence(drawn: np.ndarray) -> tuple[float, float]:
+    """The largest correlation among the columns of `[n, numbers]`, and what chance allows it."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = np.corrcoef(drawn, rowvar=False)
+    pairs = correlation[np.triu_indices(len(correlation), 1)]
+    z = math.sqrt(2 * math.log(2 * len(pairs) / ERROR_RATE))
+    worst = float(np.max(np.abs(np.nan_to_num(pairs, nan=1.0))))  # a constant depends on all
+    return worst, z / math.sqrt(len(drawn))
+
+
+def _judged(
+    stage: str, findings: Mapping[tuple[str, str], tuple[float, float, str, str]]
+) -> Comparison:
+    verdicts, mismatches = [], []
+    for (name, what), (error, bound, found, expected) in findings.items():
+        leaf = f"{name}: {what}"
+        verdicts.append(Verdict(leaf, "float32", "candidate", error, bound, "chance"))
+        if not error <= bound:
+            mismatches.append(
+                Mismatch(stage, leaf, (), expected, found, None, error, bound, "float32")
+            )
+    return Comparison(stage, mismatches, verdicts)
+
+
+def _in_jax(draw: Callable, seed: int) -> dict[str, np.ndarray]:
+    # A map and not vmap, which takes 15 s to compile.
+    drawn = jax.jit(partial(jax.lax.map, lambda one: draw(jax.random.key(one))))(_seeds(seed))
+    return {name: np.asarray(array) for name, array in drawn.items()}
+
+
+def _in_torch(draw: Callable, seed: int) -> dict[str, np.ndarray]:
+    drawn = [draw(torch.Generator().manual_seed(int(one))) for one in _seeds(seed)]
+    return {name: np.stack([each[name].detach().numpy() for each in drawn]) for name in drawn[0]}
+
+
+def _seeds(seed: int) -> np.ndarray:
+    """Of all draws; the last is the first again."""
+    return np.array([*range(seed, seed + NUM_DRAWS), seed], np.uint32)
