@@ -41,7 +41,7 @@ def _generators() -> tuple[object, ...]:
     torch = sys.modules.get("torch")
     drawn_by_torch = torch.get_rng_state().numpy().tobytes() if torch else b""
     _, key, position, *_ = np.random.get_state()  # noqa: NPY002, it is not ours to choose
-    return random.getstate(), key.tobytes(), position, drawn_by_torch
+    return random.getstate(), np.asarray(key).tobytes(), position, drawn_by_torch
 
 
 def _require_same(

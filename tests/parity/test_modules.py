@@ -391,6 +391,39 @@ def test_buffers_that_are_given_are_carried_over_and_not_differentiated(flax):
             parity.check(module, port, {"x": OBS}, **how)
 
 
+class Summed(Normalized):
+    def forward(self, x):
+        return super().forward(x).sum()
+
+
+def test_a_wrong_sum_is_found_though_batch_statistics_are_given():
+    module = Summed().eval()
+    given = {n: t for n, t in module.state_dict().items() if t.is_floating_point()}
+    report = parity.check(module, lambda params, x: x.sum(), {"x": OBS, "params": given})
+    assert report.failures[0].leaf == "value"
+
+
+class Counting(torch.nn.Module):
+    """Changes what it is made of when it is called: a list, and a buffer that its result shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, x):
+        self.seen.append(x)
+        self.steps += 1
+        return x * self.steps
+
+
+def test_what_a_module_makes_of_itself_ends_with_the_call():
+    module = Counting()
+    parity.check(module, lambda x: x * 1, {"x": OBS}, wrt=()).assert_ok()
+    assert module.seen == []
+    assert module.steps == 0
+
+
 # --- randomness
 
 
@@ -479,14 +512,14 @@ def test_leftovers_on_either_side_are_refused():
             rename={**LINEN, "": "LinenActor_0", "body.0": "LinenActor_0/Dense_0"}
             | {"body.1": "LinenActor_0/norm", "log_std": "LinenActor_0/log_sigma"},
         )
+    port = nnx_actor()
+    port.norm = nnx.LayerNorm(WIDTH, use_bias=False, rngs=nnx.Rngs(0))
     with pytest.raises(UsageError, match="Flax module lacks norm/bias"):
-        checked(nnx_actor_without_norm_bias(), rename=NNX)
-
-
-def nnx_actor_without_norm_bias():
-    actor = nnx_actor()
-    actor.norm = nnx.LayerNorm(WIDTH, use_bias=False, rngs=nnx.Rngs(0))
-    return actor
+        checked(port, rename=NNX)
+    port = nnx_actor()
+    port.more = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+    with pytest.raises(UsageError, match="Flax module has more/bias, more/kernel left over"):
+        checked(port, rename=NNX)
 
 
 def test_another_shape_is_refused_on_either_side():
