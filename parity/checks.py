@@ -115,28 +115,13 @@ def check(
             lambda: judge("jitted", sides.jax_values(in_jax), inputs=given.arrays),
         ),
     ]
-    floating = [
-        leaf
+    judged = {
+        leaf: array
         for leaf, array in outputs.items()
         if np.issubdtype(array.dtype, np.floating) and leaf not in expect_nonfinite
-    ]
-    if floating and moving:
-        torch_part, jax_part = _only(in_torch, floating), _only(in_jax, floating)
-        gradients = sides.torch_gradients(torch_part, moving)
-        weighted = given.arrays | _cotangents({leaf: outputs[leaf] for leaf in floating})
-        for how, jit in (("eager", False), ("jitted", True)):
-            comparisons.append(
-                _reported(
-                    f"gradients, {how}",
-                    lambda how=how, jit=jit: compare(
-                        gradients,
-                        sides.jax_gradients(jax_part, moving, jit=jit),
-                        weighted,
-                        stage=f"gradients, {how}",
-                        roundings=sides.torch_roundings(gradients),
-                    ),
-                )
-            )
+    }
+    if judged and moving:
+        comparisons += _gradients(in_torch, in_jax, given.arrays, judged, moving)
     comparisons.append(_reported("values, vmapped", lambda: _mapped(judge, in_jax, given.arrays)))
     title = name or getattr(candidate, "__qualname__", type(candidate).__name__)
     functions = {"reference": reference, "candidate": candidate, "oracle": oracle}
@@ -152,7 +137,34 @@ def check(
     )
 
 
-def _only(function: Callable[..., Any], leaves: list[str]) -> Callable[..., Any]:
+def _gradients(
+    in_torch: Callable[..., Any],
+    in_jax: Callable[..., Any],
+    arrays: Arrays,
+    outputs: Mapping[str, np.ndarray],
+    wrt: Collection[str],
+) -> list[Comparison]:
+    """The gradients of these outputs in `wrt`, with the candidate eager and jitted."""
+    torch_part, jax_part = _only(in_torch, outputs), _only(in_jax, outputs)
+    reference = sides.torch_gradients(torch_part, wrt)
+    weighted = {**arrays, **_cotangents(outputs)}
+
+    def comparison(how: str, *, jit: bool) -> Comparison:
+        return compare(
+            reference,
+            sides.jax_gradients(jax_part, wrt, jit=jit),
+            weighted,
+            stage=f"gradients, {how}",
+            roundings=sides.torch_roundings(reference),
+        )
+
+    return [
+        _reported("gradients, eager", lambda: comparison("eager", jit=False)),
+        _reported("gradients, jitted", lambda: comparison("jitted", jit=True)),
+    ]
+
+
+def _only(function: Callable[..., Any], leaves: Collection[str]) -> Callable[..., Any]:
     """The function with these of its outputs alone."""
 
     def call(**tree: Any) -> dict[str, Any]:

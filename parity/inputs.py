@@ -67,7 +67,7 @@ class Inputs:
         return [p for p in moving if any(p == name or p.startswith(f"{name}/") for name in wrt)]
 
 
-def require_known(field: str, names: Collection[str], known: Collection[str]) -> None:
+def require_known(field: str, names: Iterable[str], known: Collection[str]) -> None:
     """Raises a `UsageError` for the first of the names that is not known."""
     for name in names:
         if name not in known:

@@ -31,7 +31,7 @@ def kind(side: Any) -> str:
 
 
 def require_sides(reference: Any, candidate: Any) -> None:
-    """Raises a `UsageError` for a module that is on the wrong side, or the class of one."""
+    """Raises a `UsageError` for a module on the wrong side, or the class or a method of one."""
     wrong = {"reference": ("linen", "nnx"), "candidate": ("torch",)}
     accepted = {
         "reference": "a torch.nn.Module or a PyTorch callable",
@@ -48,6 +48,17 @@ def require_sides(reference: Any, candidate: Any) -> None:
                 f"{role} is {type(side).__name__}, a {kind(side)} module, accepted is "
                 f"{accepted[role]}: PyTorch is the reference, JAX the candidate"
             )
+    _require_no_hidden_weights(reference)
+
+
+def _require_no_hidden_weights(reference: Any) -> None:
+    owner: Any = getattr(reference, "__self__", None)
+    if kind(owner) == "torch" and any(True for _ in owner.parameters()):
+        raise UsageError(
+            f"reference is a method of a {type(owner).__name__}, whose weights it would read in "
+            "their own precision alone, accepted is the module itself: what it is to compute "
+            "belongs into its forward"
+        )
 
 
 def with_params(reference: Any, candidate: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,8 +70,8 @@ def with_params(reference: Any, candidate: Any, inputs: Mapping[str, Any]) -> di
     """
     given = dict(inputs)
     if kind(reference) == "torch":
-        _require_accepted("reference", reference.forward, [k for k in given if k != PARAMS])
         params = torch_params(reference, given.get(PARAMS))
+        _require_accepted("reference", reference.forward, [k for k in given if k != PARAMS])
     elif kind(candidate) == "nnx":
         params = nnx_params(candidate, given.get(PARAMS))
     elif kind(candidate) == "linen" and PARAMS not in given:
@@ -125,7 +136,8 @@ def divided(
         own = {old: new for old, new in rename.items() if old in known}
         modules = {old.removeprefix("params/"): rename[old] for old in rename if old not in own}
         names = inputs.get(PARAMS, {})
-        require_known("rename", modules, [*known, *_modules_of(names)])
+        paths = (path for path in modules if path)  # the root is the empty path
+        require_known("rename", paths, [*known, *_modules_of(names)])
     require_known("rename", own, known)
     if is_flax:
         arguments = [own.get(name, name) for name in inputs if name != PARAMS]
@@ -163,8 +175,8 @@ def candidate_function(
 
 
 def _modules_of(names: Collection[str]) -> list[str]:
-    """The paths of the modules that these tensors are of, the root `""` and themselves included."""
-    return ["", *(path.replace("/", ".") for path in prefixes(n.replace(".", "/") for n in names))]
+    """The paths of the modules that these tensors are of, and their own; the root is left out."""
+    return [path.replace("/", ".") for path in prefixes(n.replace(".", "/") for n in names)]
 
 
 def _require_accepted(role: str, function: Callable[..., Any], names: Collection[str]) -> None:

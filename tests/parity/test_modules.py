@@ -541,7 +541,24 @@ def test_a_bare_parameter_needs_its_kind():
         checked(LinenActor(), kinds=None)
 
 
+class Confusing(torch.nn.Module):
+    def forward(self, params):
+        return params
+
+
 REFUSED = {
+    "a method of a module": (
+        lambda: checked(LinenActor(), ACTOR.forward),
+        "reference is a method of a Actor.*accepted is the module itself",
+    ),
+    "an argument called params": (
+        lambda: parity.check(Confusing(), lambda params: params, {"params": OBS}),
+        "forward of Confusing has an argument 'params'",
+    ),
+    "the weights under another name": (
+        lambda: checked(LinenActor(), rename={**LINEN, "params": "variables"}),
+        "rename is 'params', accepted are obs, mu, value",
+    ),
     "a flax module as reference": (
         lambda: checked(LinenActor(), LinenActor()),
         "reference is LinenActor, a linen module, accepted is a torch.nn.Module",
