@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from parity import repro, sides
+from parity import modules, repro, sides
+from parity.inputs import Inputs, require_known
+from parity.repeats import repeatable
 from parity.report import Report
 from parity.tolerance import Arrays, Comparison, Function, Mismatch, Verdict, compare, nudge
-from pgcore.errors import UsageError, unknown_choice
+from pgcore.errors import UsageError
 
 NUM_MAPPED = 3
 """Input sets that are stacked for `vmap`."""
@@ -35,6 +37,7 @@ def check(
     *,
     wrt: Collection[str] | None = None,
     rename: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | str | None = None,
     oracle: Callable[..., Any] | None = None,
     expect_nonfinite: Collection[str] = (),
     name: str | None = None,
@@ -47,16 +50,23 @@ def check(
     all floating outputs, each weighted by a fixed random cotangent (lone scalars by 1).
 
     Args:
-        reference: The PyTorch callable, which sets the yardstick.
-        candidate: The JAX callable, which is judged.
+        reference: The PyTorch callable or `torch.nn.Module`, which sets the yardstick. A module's
+            weights are the input `params`, by torch's names; it is not changed.
+        candidate: The JAX callable or Flax module (Linen or NNX), which is judged. If both are
+            modules, `params` is laid out for Flax as `parity.convert` would.
         inputs: By parameter name, passed to both by keyword: arrays, trees of them, or plain
             numbers and strings, which are constants. Each call gets copies. Floating arrays are
-            rounded to float32 first, so that both precisions start from the same numbers.
+            rounded to float32 first, so that both precisions start from the same numbers. A
+            module's own weights are its `params` where none are given.
         wrt: The inputs to differentiate in, each by name or by path (`"params/linear1.weight"`);
             a name stands for all below it. By default every floating array.
         rename: What the candidate calls an input or an output, by the reference's name or path
             for it, where the two differ. A name that both an input and an output have is the
-            input's.
+            input's. If both sides are modules, also which Flax module a torch module is, as
+            `names` of `parity.convert`: `{"body.0": "Dense_0"}`, or `"params/body.0"` where an
+            input or output is called alike.
+        kinds: If both sides are modules, the kind of what no class tells, as in `parity.convert`:
+            `{"log_std": "Parameter"}`.
         oracle: A third opinion, NumPy to NumPy in float64, called as the reference is.
         expect_nonfinite: Outputs that may hold values which are not finite, in the same places.
             They take no part in the gradients.
@@ -68,13 +78,23 @@ def check(
 
     Raises:
         UsageError: `inputs` has no floating array, or `wrt`, `rename` or `expect_nonfinite` names
-            what there is not.
+            what there is not; a side gives another result each time it is called; a module is on
+            the wrong side, or lacks a weight or an argument, or has one too many.
     """
-    given = _Inputs(inputs, rename or {})
-    in_torch, in_jax = given.call(reference), given.call_renamed(candidate)
-    values = sides.torch_values(in_torch)
+    modules.require_sides(reference, candidate)
+    inputs = modules.with_params(reference, candidate, inputs)
+    given = Inputs(inputs)
+    moving = given.differentiated(wrt, modules.held_buffers(reference, inputs))
+    in_torch = given.call(modules.reference_function(reference))
+    values = repeatable(sides.torch_values(in_torch), "reference")
     outputs = values(given.arrays)
-    given.require_known(outputs, wrt, expect_nonfinite)
+    require_known("expect_nonfinite", expect_nonfinite, outputs)
+    own, names = modules.divided(reference, candidate, inputs, rename or {}, outputs)
+    as_function = modules.candidate_function(
+        reference, candidate, inputs.get(modules.PARAMS, {}), names, kinds
+    )
+    in_jax = given.call_renamed(as_function, own)
+    eager = repeatable(sides.jax_values(in_jax, jit=False), "candidate")
 
     def judge(stage: str, side: Function, **options: Any) -> Comparison:
         return compare(
@@ -87,153 +107,64 @@ def check(
             **options,
         )
 
-    third = None if oracle is None else _numpy_side(given.call(oracle))
+    third = None if oracle is None else repeatable(_numpy_side(given.call(oracle)), "oracle")
     comparisons = [
-        judge("eager", sides.jax_values(in_jax, jit=False), inputs=given.arrays, oracle=third),
+        judge("eager", eager, inputs=given.arrays, oracle=third),
         _reported(
             "values, jitted",
             lambda: judge("jitted", sides.jax_values(in_jax), inputs=given.arrays),
         ),
     ]
-    floating = [
-        leaf
+    judged = {
+        leaf: array
         for leaf, array in outputs.items()
         if np.issubdtype(array.dtype, np.floating) and leaf not in expect_nonfinite
-    ]
-    if floating and (wrt is None or wrt):
-        torch_part, jax_part = _only(in_torch, floating), _only(in_jax, floating)
-        gradients = sides.torch_gradients(torch_part, wrt)
-        weighted = given.arrays | _cotangents({leaf: outputs[leaf] for leaf in floating})
-        for how, jit in (("eager", False), ("jitted", True)):
-            comparisons.append(
-                _reported(
-                    f"gradients, {how}",
-                    lambda how=how, jit=jit: compare(
-                        gradients,
-                        sides.jax_gradients(jax_part, wrt, jit=jit),
-                        weighted,
-                        stage=f"gradients, {how}",
-                        roundings=sides.torch_roundings(gradients),
-                    ),
-                )
-            )
+    }
+    if judged and moving:
+        comparisons += _gradients(in_torch, in_jax, given.arrays, judged, moving)
     comparisons.append(_reported("values, vmapped", lambda: _mapped(judge, in_jax, given.arrays)))
     title = name or getattr(candidate, "__qualname__", type(candidate).__name__)
     functions = {"reference": reference, "candidate": candidate, "oracle": oracle}
     options = {
         "wrt": None if wrt is None else [*wrt],
         "rename": None if rename is None else dict(rename),
+        "kinds": dict(kinds) if isinstance(kinds, Mapping) else kinds,
         "expect_nonfinite": [*expect_nonfinite],
     }
+    notes = [*given.notes, *modules.notes(reference, inputs)]
     return Report(
-        title, comparisons, given.notes, lambda: repro.script(title, functions, inputs, options)
+        title, comparisons, notes, lambda: repro.script(title, functions, inputs, options)
     )
 
 
-class _Inputs:
-    """The inputs as arrays by path, and callables that take them as they were given."""
+def _gradients(
+    in_torch: Callable[..., Any],
+    in_jax: Callable[..., Any],
+    arrays: Arrays,
+    outputs: Mapping[str, np.ndarray],
+    wrt: Collection[str],
+) -> list[Comparison]:
+    """The gradients of these outputs in `wrt`, with the candidate eager and jitted."""
+    torch_part, jax_part = _only(in_torch, outputs), _only(in_jax, outputs)
+    reference = sides.torch_gradients(torch_part, wrt)
+    weighted = {**arrays, **_cotangents(outputs)}
 
-    def __init__(self, inputs: Mapping[str, Any], rename: Mapping[str, str]) -> None:
-        self.arrays: dict[str, Any] = {}
-        self.notes: list[str] = []
-        self._template = dict(inputs)
-        self._rename = dict(rename)
-        for path, leaf in sides.flat(self._template).items():
-            self.arrays[path] = self._leaf(path, leaf)
-        if not any(_is_floating(leaf) for leaf in self.arrays.values()):
-            raise UsageError(
-                f"inputs has {', '.join(self.arrays) or 'nothing'}, accepted is at least one "
-                "floating array: its precision is what the two sides compute in"
-            )
+    def comparison(how: str, *, jit: bool) -> Comparison:
+        return compare(
+            reference,
+            sides.jax_gradients(jax_part, wrt, jit=jit),
+            weighted,
+            stage=f"gradients, {how}",
+            roundings=sides.torch_roundings(reference),
+        )
 
-    def _leaf(self, path: str, leaf: Any) -> Any:
-        """A leaf as a NumPy array, in float64 if it is floating, or as the constant that it is."""
-        if not hasattr(leaf, "shape"):
-            return leaf
-        array = np.array(leaf.detach().cpu() if hasattr(leaf, "detach") else leaf)
-        if not np.issubdtype(array.dtype, np.floating):
-            return array
-        with np.errstate(over="ignore"):
-            rounded = array.astype(np.float32).astype(np.float64)
-        if not np.array_equal(rounded, array, equal_nan=True):
-            self.notes.append(f"input {path} was rounded to float32")
-        return rounded
-
-    def call(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, fed from arrays by path."""
-        return lambda **tree: function(**_rebuilt(self._template, sides.flat(tree)))
-
-    def call_renamed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function fed likewise by its own names, with its outputs under the reference's."""
-        of_inputs = _prefixes([*self.arrays])
-        theirs = {new: old for old, new in self._rename.items() if old not in of_inputs}
-
-        def call(**tree: Any) -> dict[str, Any]:
-            outputs = function(**_rebuilt(self._template, sides.flat(tree), self._rename))
-            return {_renamed(path, theirs): leaf for path, leaf in sides.flat(outputs).items()}
-
-        return call
-
-    def require_known(
-        self,
-        outputs: Mapping[str, np.ndarray],
-        wrt: Collection[str] | None,
-        expect_nonfinite: Collection[str],
-    ) -> None:
-        """Raises a `UsageError` for a name that is neither an input nor an output."""
-        floating = [path for path, leaf in self.arrays.items() if _is_floating(leaf)]
-        known = {
-            "wrt": _prefixes(floating),
-            "rename": _prefixes([*self.arrays, *outputs]),
-            "expect_nonfinite": [*outputs],
-        }
-        given = {"wrt": wrt or (), "rename": self._rename, "expect_nonfinite": expect_nonfinite}
-        for field, names in given.items():
-            for name in names:
-                if name not in known[field]:
-                    raise unknown_choice(field, name, known[field])
+    return [
+        _reported("gradients, eager", lambda: comparison("eager", jit=False)),
+        _reported("gradients, jitted", lambda: comparison("jitted", jit=True)),
+    ]
 
 
-def _rebuilt(
-    tree: Any, leaves: Mapping[str, Any], rename: Mapping[str, str] | None = None, path: str = ""
-) -> Any:
-    """`tree` with its leaves from `leaves`, by path, and its keys renamed."""
-
-    def inner(key: object) -> str:
-        return f"{path}/{key}" if path else str(key)
-
-    def child(key: object, subtree: Any) -> Any:
-        return _rebuilt(subtree, leaves, rename, inner(key))
-
-    if isinstance(tree, Mapping):
-        names = {key: (rename or {}).get(inner(key), key) for key in tree}
-        return {names[key]: child(key, each) for key, each in tree.items()}
-    if isinstance(tree, tuple) and (fields := getattr(tree, "_fields", None)):
-        return type(tree)(*(child(*pair) for pair in zip(fields, tree, strict=True)))
-    if isinstance(tree, tuple | list):
-        return type(tree)(child(*pair) for pair in enumerate(tree))
-    return None if tree is None else leaves[path]
-
-
-def _renamed(path: str, names: Mapping[str, str]) -> str:
-    """`path` with its longest beginning that has another name replaced by that."""
-    parts = path.split("/")
-    for end in range(len(parts), 0, -1):
-        if (new := names.get("/".join(parts[:end]))) is not None:
-            return "/".join([new, *parts[end:]])
-    return path
-
-
-def _prefixes(paths: Collection[str]) -> list[str]:
-    """The paths, and everything that they are below."""
-    found = {}
-    for path in paths:
-        parts = path.split("/")
-        found |= {"/".join(parts[:end]): None for end in range(1, len(parts) + 1)}
-    return list(found)
-
-
-def _only(function: Callable[..., Any], leaves: list[str]) -> Callable[..., Any]:
+def _only(function: Callable[..., Any], leaves: Collection[str]) -> Callable[..., Any]:
     """The function with these of its outputs alone."""
 
     def call(**tree: Any) -> dict[str, Any]:
@@ -308,7 +239,3 @@ def _numpy_side(function: Callable[..., Any]) -> Function:
         leaf: np.asarray(value)
         for leaf, value in sides.flat(function(**sides.nested(inputs))).items()
     }
-
-
-def _is_floating(leaf: Any) -> bool:
-    return isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating)

@@ -3,6 +3,7 @@
 import base64
 import importlib
 import io
+import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -71,11 +72,11 @@ def script(
 
 def _import(role: str, function: Callable[..., Any]) -> tuple[str, str]:
     """The folder that has a function's package, if it is not installed, and the line to import."""
-    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    module, qualname = _home(function)
     if module in (None, "__main__") or "<" in qualname or not _found(module, qualname, function):
         raise UsageError(
             f"{role} is {function!r}, accepted is what stands at the top of a module, so that "
-            "another program can import it"
+            "another program can import it: a function there, or a network that is made there"
         )
     first, *rest = qualname.split(".")
     line = f"from {module} import {first} as {role if not rest else '_' + role}"
@@ -87,6 +88,17 @@ def _import(role: str, function: Callable[..., Any]) -> tuple[str, str]:
     path = Path(file).resolve()
     depth = len(module.split(".")) - (path.name != "__init__.py")
     return str(path.parents[depth]), line
+
+
+def _home(function: Any) -> tuple[str | None, str]:
+    """The Python module that has it, and its name there. An instance knows neither."""
+    if hasattr(function, "__qualname__"):
+        return getattr(function, "__module__", None), function.__qualname__
+    for name, module in list(sys.modules.items()):
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            if value is function and name != "__main__":
+                return name, attribute
+    return None, ""
 
 
 def _found(module: str, qualname: str, function: Callable[..., Any]) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from parity.arrays import is_floating, nudge
-from parity.tolerance import NUM_NUDGES
+from parity.tolerance import NUM_NUDGES, Function
 
 Arrays = Mapping[str, Any]
 Side = Callable[[Arrays], dict[str, np.ndarray]]
@@ -105,7 +105,7 @@ def torch_sensitivity(
     return run
 
 
-def torch_roundings(side: Side) -> Callable[[Arrays], Iterator[dict[str, np.ndarray]]]:
+def torch_roundings(side: Function) -> Callable[[Arrays], Iterator[Mapping[str, np.ndarray]]]:
     """Runs of a PyTorch side whose operations round otherwise, for term (d) of `parity.tolerance`.
 
     In 8 runs each operation's result moves to a neighbouring float64; where the platform can do
@@ -113,7 +113,7 @@ def torch_roundings(side: Side) -> Callable[[Arrays], Iterator[dict[str, np.ndar
     between the operations (an optimizer's bias correction) is float64 in any precision and stays.
     """
 
-    def run(inputs: Arrays) -> Iterator[dict[str, np.ndarray]]:
+    def run(inputs: Arrays) -> Iterator[Mapping[str, np.ndarray]]:
         for draw in range(NUM_NUDGES):
             with _each_operation(partial(_nudged, np.random.default_rng(draw))):
                 outputs = side(inputs)

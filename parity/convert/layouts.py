@@ -15,6 +15,7 @@ Names = Mapping[str, str]
 module goes with it; the longest path decides; a path that is not named keeps its name."""
 Kinds = Mapping[str, str] | str
 """Torch layer path to its kind in the registry; a kind alone is that of every layer."""
+IN_NAMES = "say in names= which Flax module each torch module is"
 
 
 class Pair(NamedTuple):
@@ -57,7 +58,13 @@ class Layout(NamedTuple):
         return {pair.torch: _permuted(arrays[pair.flax], pair, back=True) for pair in self.pairs}
 
 
-def layout(source: Any, *, names: Names | None = None, kinds: Kinds | None = None) -> Layout:
+def layout(
+    source: Any,
+    *,
+    names: Names | None = None,
+    kinds: Kinds | None = None,
+    only: Collection[str] | None = None,
+) -> Layout:
     """The map from the tensors of a torch module to Flax leaves.
 
     Args:
@@ -65,6 +72,7 @@ def layout(source: Any, *, names: Names | None = None, kinds: Kinds | None = Non
         names: Torch module paths to Flax module paths, where they differ.
         kinds: The kind of each layer that its class does not tell: all, if there is no module. A
             stated kind goes before the class's.
+        only: The tensors to map; by default all that the source has.
 
     Raises:
         UsageError: The kind of a layer is not known, a tensor is none of its kind's leaves, a
@@ -72,9 +80,9 @@ def layout(source: Any, *, names: Names | None = None, kinds: Kinds | None = Non
             `kinds` is of no use.
     """
     if isinstance(source, Mapping):
-        tensors, of_class, modules = list(source), {}, {}
+        tensors, of_class, modules = list(source if only is None else only), {}, {}
     else:
-        tensors = list(source.state_dict())
+        tensors = list(source.state_dict() if only is None else only)
         modules = dict(source.named_modules(remove_duplicate=False))
         of_class = {path: kind for path, module in modules.items() if (kind := kind_of(module))}
     stated = _stated(kinds, (_parent(tensor, ".") for tensor in tensors))
@@ -116,16 +124,16 @@ def layout_of_flax(
     return layout(tensors, names=names, kinds=kinds)
 
 
-def require_names(found: Collection[str], expected: Collection[str], where: str) -> None:
+def require_names(
+    found: Collection[str], expected: Collection[str], where: str, remedy: str = IN_NAMES
+) -> None:
     """Raises a `UsageError` that names what is missing in `found`, and what is left over."""
     missing = [name for name in expected if name not in found]
     leftover = [name for name in found if name not in set(expected)]
     if missing or leftover:
         parts = [f"lacks {', '.join(missing)}"] if missing else []
         parts += [f"has {', '.join(leftover)} left over"] if leftover else []
-        raise UsageError(
-            f"{where} {' and '.join(parts)}; say in names= which Flax module each torch module is"
-        )
+        raise UsageError(f"{where} {' and '.join(parts)}; {remedy}")
 
 
 def require_shapes(

@@ -150,9 +150,14 @@ def flax_tree(arrays: Arrays, template: Any) -> Any:
                 "mode is off; convert inside jax.enable_x64(True)"
             )
     # jnp.array copies; jnp.asarray may alias the caller's memory (trap F07).
-    return jax.tree_util.tree_map_with_path(
-        lambda keys, _: jnp.array(arrays[_path(keys)]), template
-    )
+    return flax_filled({path: jnp.array(array) for path, array in arrays.items()}, template)
+
+
+def flax_filled(arrays: Mapping[str, Any], template: Any) -> Any:
+    """A tree like `template` with these very leaves, by path; traced arrays may be among them."""
+    import jax
+
+    return jax.tree_util.tree_map_with_path(lambda keys, _: arrays[_path(keys)], template)
 
 
 def _path(keys: Iterable[Any]) -> str:
