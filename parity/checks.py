@@ -126,7 +126,7 @@ def check(
         "expect_nonfinite": [*expect_nonfinite],
     }
     return Report(
-        title, comparisons, given.notes, lambda: repro.script(title, functions, inputs, options)
+        title, comparisons, given.notes, lambda: repro.script(title, functions, given.tree, options)
     )
 
 
@@ -137,6 +137,7 @@ class _Inputs:
         self.arrays: dict[str, Any] = {}
         self.notes: list[str] = []
         self._template = dict(inputs)
+        self._copies: dict[str, Any] = {}
         self._rename = dict(rename)
         for path, leaf in sides.flat(self._template).items():
             self.arrays[path] = self._leaf(path, leaf)
@@ -148,9 +149,11 @@ class _Inputs:
 
     def _leaf(self, path: str, leaf: Any) -> Any:
         """A leaf as a NumPy array, in float64 if it is floating, or as the constant that it is."""
+        self._copies[path] = leaf
         if not hasattr(leaf, "shape"):
             return leaf
         array = np.array(leaf.detach().cpu() if hasattr(leaf, "detach") else leaf)
+        self._copies[path] = array
         if not np.issubdtype(array.dtype, np.floating):
             return array
         with np.errstate(over="ignore"):
@@ -158,6 +161,11 @@ class _Inputs:
         if not np.array_equal(rounded, array, equal_nan=True):
             self.notes.append(f"input {path} was rounded to float32")
         return rounded
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """The inputs as they were given: the caller may have changed the arrays since."""
+        return _rebuilt(self._template, self._copies)
 
     def call(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, fed from arrays by path."""
