@@ -20,7 +20,7 @@ from parity.report import Report
 from parity.tolerance import Comparison, Mismatch, Verdict
 from pgcore.errors import UsageError
 
-def check(error, bound=1.0, program="print('again')", name="port"):
+def check(error, bound=1.0, program="def test_again(): pass", name="port"):
     def script():
         if program is None:
             raise UsageError("candidate is a lambda, accepted is what stands at the top")
@@ -322,7 +322,7 @@ def test_a_run_that_fails_writes_reports_and_programs(run, workers):
     assert parts["report"]["failures"][0]["error"] == "inf"
     assert parts["worst"]["of_bound"] == "inf"
     program = done.folder / "parity-repro" / "test_bad-test_parts.py"
-    assert program.read_text() == "print('again')  # error inf"
+    assert program.read_text() == "def test_again(): pass  # error inf"
     assert parts["script"] == str(program)
     assert [path.name for path in program.parent.iterdir()] == [program.name]
     assert done.lines("reproduce: ") == ["reproduce: python parity-repro/test_bad-test_parts.py"]

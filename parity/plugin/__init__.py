@@ -18,7 +18,7 @@ REPRO_FOLDER = "parity-repro"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options, in a group of their own."""
-    group = parser.getgroup("parity", "proof that two implementations are the same")
+    group = parser.getgroup("parity", "parity: proof that two implementations are the same")
     group.addoption(
         "--parity-json", metavar="FILE.json", help="write what every comparison found, as JSON"
     )
