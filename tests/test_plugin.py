@@ -350,6 +350,8 @@ def test_a_run_that_fails_writes_reports_and_programs(run, workers):
         assert address not in page
     # A second run does not take the programs for tests, and a folder of one's own may be named.
     assert run("--co", "-q").text.count("::") == len(outcomes)
+    run("--parity-repro=never", "-k", "lambda")
+    assert not (done.folder / "never").exists()
     elsewhere = run("--parity-repro=elsewhere", "-k", "parts")
     assert elsewhere.lines("reproduce: ") == ["reproduce: python elsewhere/test_bad-test_parts.py"]
 
@@ -519,13 +521,13 @@ class First(NamedTuple):
     x: np.ndarray
 
 class Other(NamedTuple):
-    x: np.ndarray
+    y: np.ndarray
 
 def here_in_torch(a, b):
-    return a.x + b.x
+    return a.x + b.y
 
 def here_in_jax(a, b):
-    return a.x - b.x
+    return a.x - b.y
 
 def test_same_module(parity):
     x = np.ones(2)
