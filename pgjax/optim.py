@@ -71,6 +71,9 @@ def adam(
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
     """Scales gradients by `min(1, max_norm / (norm + 1e-6))`, as `clip_grad_norm_` does.
 
+    A norm beyond the largest number of the dtype makes every gradient 0, as in torch: in float32
+    from gradients of 1e19 on.
+
     Raises:
         UsageError: `max_norm` is not above 0.
     """

@@ -77,7 +77,8 @@ def clip_by_global_norm(max_norm: float) -> Callable[[Iterable[Tensor]], Float[T
     """Clips by the norm over all parameters together: g ← g · min(1, max_norm / (‖g‖ + 1e-6)).
 
     Returns a function of the parameters that changes their gradients in place and returns ‖g‖:
-    `torch.nn.utils.clip_grad_norm_`.
+    `torch.nn.utils.clip_grad_norm_`. A norm beyond the largest number of the dtype makes every
+    gradient 0: in float32 from gradients of 1e19 on.
 
     Raises:
         UsageError: `max_norm` is not above 0.
