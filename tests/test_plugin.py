@@ -27,7 +27,7 @@ def check(error, bound=1.0, program="def test_again(): pass", name="port"):
         return f"{program}  # error {error}"
     mismatches = []
     if not error <= bound:
-        values = (1.0, 1 + error, 1.5, error, bound)
+        values = (1.0, f"<{1 + error}>", 1.5, error, bound)
         mismatches = [Mismatch("values, eager", "<v>", (3,), *values, "float64")]
     verdict = Verdict("<v>", "float64", "candidate", error, bound, "scale")
     return Report(name, [Comparison("values, eager", mismatches, [verdict])], [], script)
@@ -345,6 +345,7 @@ def test_a_run_that_fails_writes_reports_and_programs(run, workers):
         assert fact in page
     for name, value in {"reference": 1.0, "oracle": 1.5, "bound": 1.0}.items():
         assert f"<th>{name}<td>{value}" in page
+    assert "<th>candidate<td>&lt;inf&gt;" in page
     assert str(program) in page
     for address in ("http", "src=", "url("):
         assert address not in page
