@@ -5,7 +5,7 @@
 which two numbers are the same; `sides` runs PyTorch and JAX callables on the same NumPy inputs.
 `convert` carries weights and optimizer state between the two. `NoiseTape` is the noise that both
 sides read, `strategies` draws inputs on which wrong code shows, and `preflight` says what
-would spoil a comparison here.
+would spoil a comparison here. In pytest all of it is the fixture `parity`, of `parity.plugin`.
 """
 
 import lazy_loader

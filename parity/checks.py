@@ -133,7 +133,7 @@ def check(
     }
     notes = [*given.notes, *modules.notes(reference, inputs)]
     return Report(
-        title, comparisons, notes, lambda: repro.script(title, functions, inputs, options)
+        title, comparisons, notes, lambda: repro.script(title, functions, given.tree, options)
     )
 
 

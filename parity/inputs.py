@@ -16,6 +16,7 @@ class Inputs:
         self.arrays: dict[str, Any] = {}
         self.notes: list[str] = []
         self._template = dict(inputs)
+        self._copies: dict[str, Any] = {}
         for path, leaf in sides.flat(self._template).items():
             self.arrays[path] = self._leaf(path, leaf)
         if not any(_is_floating(leaf) for leaf in self.arrays.values()):
@@ -26,9 +27,11 @@ class Inputs:
 
     def _leaf(self, path: str, leaf: Any) -> Any:
         """A leaf as a NumPy array, in float64 if it is floating, or as the constant that it is."""
+        self._copies[path] = leaf
         if not hasattr(leaf, "shape"):
             return leaf
         array = np.array(leaf.detach().cpu() if hasattr(leaf, "detach") else leaf)
+        self._copies[path] = array
         if not np.issubdtype(array.dtype, np.floating):
             return array
         with np.errstate(over="ignore"):
@@ -36,6 +39,11 @@ class Inputs:
         if not np.array_equal(rounded, array, equal_nan=True):
             self.notes.append(f"input {path} was rounded to float32")
         return rounded
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """The inputs as they were given: the caller may have changed the arrays since."""
+        return _rebuilt(self._template, self._copies)
 
     def call(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, fed from arrays by path."""

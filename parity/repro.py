@@ -1,13 +1,17 @@
 """Programs that repeat a comparison: no Hypothesis, no pytest, the inputs written into them."""
 
+import ast
 import base64
 import importlib
+import importlib.machinery
 import io
+import site
 import sys
+import sysconfig
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +19,33 @@ from pgcore.errors import UsageError
 
 LINE = 96
 """Characters of encoded arrays in a line."""
+TEST_TOOLS = ("hypothesis", "pytest")
+
+BY_FILE = '''
+def load(name, file):
+    """The module in a file that can't be imported by its name."""
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+'''
+
+
+class _Import(NamedTuple):
+    """How another program gets at a function or a class.
+
+    `alias` is what it calls it, `folder` what must be on the path for that, `lines` the statements,
+    `file` where it is defined, if it is not installed, and `by_file` whether it is loaded by that.
+    """
+
+    alias: str
+    folder: str
+    lines: str
+    file: str
+    by_file: bool
 
 
 def script(
@@ -35,98 +66,175 @@ def script(
         UsageError: A function can't be imported by another program.
     """
     given = {role: function for role, function in functions.items() if function is not None}
-    imports = {role: _import(role, function) for role, function in given.items()}
-    arrays: dict[str, np.ndarray] = {}
-    literal, classes = _literal(inputs, "", arrays)
-    found = [*imports.values(), *sorted(classes)]
-    folders = sorted({folder for folder, _ in found if folder})
+    imports = [_import(role, function) for role, function in given.items()]
+    arrays: list[np.ndarray] = []
+    classes: dict[type, _Import] = {}
+    literal = _literal(inputs, arrays, classes)
+    found = [*imports, *classes.values()]
     data = io.BytesIO()
-    numbered: dict[str, Any] = {f"a{i}": array for i, array in enumerate(arrays.values())}
+    numbered: dict[str, Any] = {f"a{i}": array for i, array in enumerate(arrays)}
     np.savez_compressed(data, **numbered)
     encoded = "\n".join(textwrap.wrap(base64.b64encode(data.getvalue()).decode(), LINE))
     arguments = {role: role for role in given if role == "oracle"}
     arguments |= {key: repr(value) for key, value in {**options, "name": name}.items()}
     call = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    by_file = any(each.by_file for each in found)
     lines = [
         '"""Repeats a comparison of `parity.check` on the inputs on which it was made."""',
         "",
+        *_notes({each.file for each in found}),
         "import base64",
+        *(["import importlib.util"] if by_file else []),
         "import io",
         "import sys",
         "",
         "import numpy as np",
         "",
-        *(f"sys.path.insert(0, {folder!r})" for folder in folders),
+        f"sys.path[:0] = {_folders([each.folder for each in found])!r}",
         "import parity",
-        *(line for _, line in found),
+        *(BY_FILE.splitlines() if by_file else []),
+        *(each.lines for each in found),
         "",
         f'ARRAYS = """\n{encoded}\n"""',
         "a = np.load(io.BytesIO(base64.b64decode(ARRAYS)))",
         f"inputs = {literal}",
-        f"report = parity.check(reference, candidate, inputs, {call})",
-        "print(report)",
-        "sys.exit(not report.ok)",
+        "",
+        'if __name__ == "__main__":',
+        f"    report = parity.check(reference, candidate, inputs, {call})",
+        "    print(report)",
+        "    sys.exit(not report.ok)",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _import(role: str, function: Callable[..., Any]) -> tuple[str, str]:
-    """The folder that has a function's package, if it is not installed, and the line to import."""
-    module, qualname = _home(function)
-    if module in (None, "__main__") or "<" in qualname or not _found(module, qualname, function):
+def _import(role: str, function: Callable[..., Any]) -> _Import:
+    module, qualname = _named(function)
+    if not module:
         raise UsageError(
             f"{role} is {function!r}, accepted is what stands at the top of a module, so that "
             "another program can import it: a function there, or a network that is made there"
         )
-    first, *rest = qualname.split(".")
-    line = f"from {module} import {first} as {role if not rest else '_' + role}"
-    if rest:
-        line += f"\n{role} = _{role}.{'.'.join(rest)}"
     file = getattr(importlib.import_module(module), "__file__", None)
-    if file is None or "site-packages" in file:
-        return "", line
+    if file is None or _is_installed(file):
+        return _Import(role, "", _statement(module, qualname, role), "", by_file=False)
     path = Path(file).resolve()
     depth = len(module.split(".")) - (path.name != "__init__.py")
-    return str(path.parents[depth]), line
+    folder = str(path.parents[depth])
+    if _leads_to(module, folder, path):
+        return _Import(role, folder, _statement(module, qualname, role), str(path), by_file=False)
+    line = f"{role} = load({module!r}, {str(path)!r}).{qualname}"
+    return _Import(role, "", line, str(path), by_file=True)
 
 
-def _home(function: Any) -> tuple[str | None, str]:
-    """The Python module that has it, and its name there. An instance knows neither."""
-    if hasattr(function, "__qualname__"):
-        return getattr(function, "__module__", None), function.__qualname__
+def _statement(module: str, qualname: str, role: str) -> str:
+    first, *rest = qualname.split(".")
+    line = f"from {module} import {first} as {role if not rest else '_' + role}"
+    return f"{line}\n{role} = _{role}.{'.'.join(rest)}" if rest else line
+
+
+def _named(function: Callable[..., Any]) -> tuple[str, str]:
+    """Module and name under which a program finds a function; empty where there is none."""
+    if not hasattr(function, "__qualname__"):
+        return _home(function)
+    qualname = getattr(function, "__qualname__", "")
+    module = getattr(function, "__module__", None)
+    if module and module != "__main__" and _found(module, qualname, function):
+        return module, qualname
+    name = getattr(function, "__name__", "")
+    # torch's own functions say of themselves that they are in no module.
+    return ("torch", name) if module is None and _found("torch", name, function) else ("", "")
+
+
+def _home(instance: Any) -> tuple[str, str]:
+    """The module at the top of which an instance stands, which itself knows neither."""
     for name, module in list(sys.modules.items()):
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
-            if value is function and name != "__main__":
+            if value is instance and name != "__main__":
                 return name, attribute
-    return None, ""
+    return "", ""
 
 
 def _found(module: str, qualname: str, function: Callable[..., Any]) -> bool:
-    found: Any = importlib.import_module(module)
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
     for name in qualname.split("."):
         found = getattr(found, name, None)
     return found is function
 
 
-def _literal(
-    tree: Any, path: str, arrays: dict[str, np.ndarray]
-) -> tuple[str, set[tuple[str, str]]]:
-    """Python for a tree of arrays and constants, and the imports that it needs."""
+def _leads_to(module: str, folder: str, path: Path) -> bool:
+    """Whether a program that looks in `folder` first imports this file under this name.
+
+    Not if a folder has a name that Python has no room for (`my-tests`), nor if it is no package
+    and another package, installed or Python's own, has its name (`test`).
+    """
+    names = module.split(".")
+    own = path.parent if path.name == "__init__.py" else path.with_suffix("")
+    if not all(name.isidentifier() for name in names) or own.parts[-len(names) :] != (*names,):
+        return False
+    spec = importlib.machinery.PathFinder.find_spec(names[0], [folder, *sys.path])
+    if spec is None or names[0] in sys.builtin_module_names:
+        return False
+    places = spec.submodule_search_locations or [spec.origin or ""]
+    top = Path(folder, names[0] if len(names) > 1 or own is path.parent else path.name)
+    return any(Path(place).resolve() == top for place in [*places][:1])
+
+
+def _folders(folders: list[str]) -> list[str]:
+    """What the path of the program begins with: the run's own folders, then the functions'."""
+    found = [str(Path(entry).resolve()) for entry in sys.path if Path(entry).is_dir()]
+    found += sorted({folder for folder in folders if folder})
+    return [entry for entry in dict.fromkeys(found) if not _is_installed(entry)]
+
+
+def _is_installed(path: str) -> bool:
+    """Whether a path belongs to Python or to what is installed, which any program finds."""
+    libraries = [
+        sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    ]
+    libraries += [*site.getsitepackages(), site.getusersitepackages()]
+    resolved = Path(path).resolve()
+    return any(resolved.is_relative_to(Path(library).resolve()) for library in libraries)
+
+
+def _notes(files: set[str]) -> list[str]:
+    """Comments on the files that need more than the comparison does."""
+    lines = []
+    for file in sorted(filter(None, files)):
+        if tools := [tool for tool in TEST_TOOLS if tool in _imported(file)]:
+            lines += [
+                f"# {Path(file).name} imports {' and '.join(tools)}, so this program does too.",
+                "# With the compared functions in a module of their own it would not.",
+            ]
+    return lines
+
+
+def _imported(file: str) -> set[str]:
+    """The packages that a file imports."""
+    names = []
+    for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def _literal(tree: Any, arrays: list[np.ndarray], classes: dict[type, _Import]) -> str:
+    """Python for a tree of arrays and constants; its arrays and named tuples are added."""
     if isinstance(tree, Mapping):
-        parts = {key: _literal(each, f"{path}/{key}", arrays) for key, each in tree.items()}
-        text = ", ".join(f"{key!r}: {part}" for key, (part, _) in parts.items())
-        return f"{{{text}}}", set().union(*(classes for _, classes in parts.values()))
+        text = ", ".join(f"{key!r}: {_literal(tree[key], arrays, classes)}" for key in tree)
+        return f"{{{text}}}"
     if isinstance(tree, tuple | list):
-        parts = [_literal(each, f"{path}/{i}", arrays) for i, each in enumerate(tree)]
-        text = "".join(f"{part}, " for part, _ in parts)
-        classes = set().union(*(found for _, found in parts))
+        text = "".join(f"{_literal(each, arrays, classes)}, " for each in tree)
         if hasattr(tree, "_fields"):
-            alias = f"Class{len(classes)}_{len(path)}"
-            return f"{alias}({text})", classes | {_import(alias, type(tree))}
-        return (f"[{text}]" if isinstance(tree, list) else f"({text})"), classes
+            kind = type(tree)
+            if kind not in classes:
+                classes[kind] = _import(f"{kind.__name__}{len(classes)}", kind)
+            return f"{classes[kind].alias}({text})"
+        return f"[{text}]" if isinstance(tree, list) else f"({text})"
     if isinstance(tree, float):
-        return f"float({str(tree)!r})", set()  # nan and inf are no Python
+        return f"float({str(tree)!r})"  # nan and inf are no Python
     if not hasattr(tree, "shape"):
-        return repr(tree), set()
-    arrays[path] = np.array(tree.detach().cpu() if hasattr(tree, "detach") else tree)
-    return f"a['a{len(arrays) - 1}']", set()
+        return repr(tree)
+    arrays.append(np.array(tree.detach().cpu() if hasattr(tree, "detach") else tree))
+    return f"a['a{len(arrays) - 1}']"

@@ -74,7 +74,10 @@ def make_update_step(
 
         loss_gradient = jax.value_and_grad(loss_and_entropy, has_aux=True)
         (loss, entropy), grads = loss_gradient(state.params, trajectory, advantages)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # Some of optax's transformations are steered by the loss.
+        updates, opt_state = optax.with_extra_args_support(optimizer).update(
+            grads, state.opt_state, state.params, value=loss, grad=grads
+        )
         params = optax.apply_updates(state.params, updates)
 
         metrics = Metrics(

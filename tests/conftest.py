@@ -10,6 +10,8 @@ import os
 import hypothesis
 import pytest
 
+from parity import plugin
+
 hypothesis.settings.register_profile(
     "ci", derandomize=True, deadline=None, print_blob=True, database=None
 )
@@ -17,6 +19,12 @@ hypothesis.settings.register_profile(
     "nightly", max_examples=2000, deadline=None, print_blob=True, derandomize=False
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """The plugin of `parity`, which an installed checkout has by its entry point already."""
+    if not pluginmanager.is_registered(plugin):
+        pluginmanager.register(plugin, "parity")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,6 +68,6 @@ class Guard:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(trylast=True)
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
         for line in self.complaints:
             terminalreporter.write_line(line, red=True, bold=True)

@@ -21,7 +21,7 @@ THIRD_PARTY = {
     "pgtorch": TYPING | {"pgcore", "torch"},
     "parity": TYPING
     | FRAMEWORKS
-    | {"pgcore", "pgjax", "pgtorch", "mpmath", "hypothesis", "safetensors", "tyro"},
+    | {"pgcore", "pgjax", "pgtorch", "mpmath", "hypothesis", "pytest", "safetensors", "tyro"},
 }
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec"}

@@ -143,7 +143,6 @@ CASES = {
         r"what act returns is array\(\[2, 2\]",
     ),
     # Optimizers
-    "a schedule": ("pg.adam(lambda count: 1e-2)", "learning_rate is a function, .*accepted is a"),
     "a negative learning rate": ("pg.adam(-1.0)", "learning_rate is -1.0, accepted is a finite"),
     "no learning rate": ("pg.adam(0)", "learning_rate is 0,"),
     "an infinite learning rate": ("pg.adam(float('inf'))", "learning_rate is inf"),

@@ -335,8 +335,10 @@ def test_a_report_writes_a_program_that_repeats_it(tmp_path):
         outputs.append(process.returncode)
     assert outputs == [1, 0]
     program = (tmp_path / "repro.py").read_text()
-    assert "pytest" not in program
+    assert "import pytest" not in program
     assert "hypothesis" not in program
+    # What it needs is this file, and this file needs pytest.
+    assert "# test_check.py imports pytest, so this program does too." in program
 
 
 def test_a_local_function_cannot_be_written_down_and_the_error_says_so(tmp_path):
