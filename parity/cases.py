@@ -91,6 +91,7 @@ def gradients(
     *,
     wrt: Collection[str] | None = None,
     stage: str = "gradients",
+    oracle: Function | None = None,
     **options: Any,
 ) -> list[Comparison]:
     """Gradients in the inputs `wrt`, the candidate eager and jitted; cotangents are in `arrays`."""
@@ -104,6 +105,7 @@ def gradients(
                 arrays,
                 stage=f"{stage}, {how}",
                 roundings=sides.torch_roundings(side),
+                oracle=None if jit else oracle,
                 **options,
             ),
         )

@@ -140,6 +140,7 @@ TERMS = {
     "rounding": "the response to operations rounded otherwise",
     "exact": "equality",
     "form": "names, shapes and dtypes",
+    "chance": "what chance allows",
 }
 """What gave a bound, in words."""
 
