@@ -83,7 +83,7 @@ _NAMED = {"adam": _adam, "sgd": _sgd}
 
 
 def torch_updates(make: Callable[..., Any], states: Collection[str], *, moving: bool) -> Any:
-    """`update(params, gradients)`: what each of a few steps from a fresh state leaves behind.
+    """`update(params, gradients)`: what a few steps from a fresh state leave behind, stacked.
 
     With `moving` the parameters after each step, from `params`. Without it, the change that the
     step makes to parameters of zero: added to larger ones its error would be lost in their
@@ -100,19 +100,19 @@ def torch_updates(make: Callable[..., Any], states: Collection[str], *, moving: 
             for path, slope in slopes.items()
         }
         stepper = make([*held.values()])
-        found = {}
-        for number, scale in enumerate(SCALES, 1):
+        found: dict[str, list[Any]] = {}
+        for scale in SCALES:
             for path, parameter in held.items():
                 parameter.grad = scale * slopes[path]
             stepper.step()
-            after = {path: each.detach().clone() for path, each in held.items()}
-            left = {"params" if moving else "change": _below(after)}
+            left = {"params" if moving else "change": held}
             if not moving:
                 left |= _torch_states(stepper, held, states)
-                for parameter in held.values():
-                    parameter.data.zero_()
-            found[str(number)] = left
-        return found
+            for path, leaf in _paths(left).items():
+                found.setdefault(path, []).append(leaf.detach().clone())
+            for parameter in () if moving else held.values():
+                parameter.data.zero_()
+        return {path: torch.stack(leaves) for path, leaves in found.items()}
 
     return update
 
@@ -141,6 +141,7 @@ def torch_stepper(make: Callable[..., Any]) -> Stepper:
 
 
 def _torch_states(stepper: Any, held: Mapping[str, Any], states: Collection[str]) -> dict:
+    """The states of these names, each a leaf or leaves by the path of their parameter."""
     found: dict[str, Any] = {}
     for path, parameter in held.items():
         for key, value in stepper.state[parameter].items():
@@ -150,12 +151,15 @@ def _torch_states(stepper: Any, held: Mapping[str, Any], states: Collection[str]
                 found.setdefault(TORCH_STATE[key], {})[path] = value.clone()
             elif key == "step" and "count" in states:
                 found["count"] = value.clone().long()
-    return {key: value if key == "count" else _below(value) for key, value in found.items()}
+    return found
 
 
-def _below(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves by their paths below the `g` that they were flattened under."""
-    return {path.partition("/")[2] or "value": leaf for path, leaf in leaves.items()}
+def _paths(left: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves by path, without the `g` that they were flattened under."""
+    return {
+        path.replace("/g/", "/", 1).removesuffix("/g"): leaf
+        for path, leaf in sides.flat(left).items()
+    }
 
 
 # --- in optax ------------------------------------------------------------------------------------
@@ -168,17 +172,19 @@ def optax_updates(transform: Any, states: Collection[str], *, moving: bool) -> A
         import jax
         import jax.numpy as jnp
 
-        at = params if moving else jax.tree.map(jnp.zeros_like, gradients)
-        state, found = transform.init(at), {}
-        for number, scale in enumerate(SCALES, 1):
-            slopes = jax.tree.map(lambda g, scale=scale: scale * g, gradients)
+        def step(carry: Any, scale: Any) -> tuple[Any, Any]:
+            at, state = carry
+            slopes = jax.tree.map(lambda g: scale.astype(g.dtype) * g, gradients)
             change, state = transform.update(slopes, state, at)
             if moving:
                 at = jax.tree.map(lambda p, c: p + c, at, change)
-            left = {"params" if moving else "change": at if moving else change}
-            known = {} if moving else _optax_states(state)
-            found[str(number)] = left | {key: known[key] for key in states if key in known}
-        return {number: _flat_below(left) for number, left in found.items()}
+                return (at, state), _paths({"params": {"g": at}})
+            known = _optax_states(state)
+            left = {name: known[name] for name in states}
+            return (at, state), _paths({"change": {"g": change}, **left})
+
+        at = params if moving else jax.tree.map(jnp.zeros_like, gradients)
+        return jax.lax.scan(step, (at, transform.init(at)), jnp.array(SCALES))[1]
 
     return update
 
@@ -222,16 +228,9 @@ def _optax_states(state: Any) -> dict[str, Any]:
         return {}
     fields = getattr(state, "_fields", ())
     own: dict[str, Any] = dict(zip(fields, state, strict=False))
-    found = {name: own[field] for field, name in OPTAX_STATE.items() if field in own}
+    found = {name: {"g": own[field]} for field, name in OPTAX_STATE.items() if field in own}
     if found:
         return found | ({"count": own["count"]} if "count" in own else {})
     for child in state:
         found |= _optax_states(child)
     return found
-
-
-def _flat_below(left: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: value if key == "count" else _below(sides.flat({"g": value}))
-        for key, value in left.items()
-    }

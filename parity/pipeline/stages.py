@@ -102,6 +102,16 @@ class Pass:
         self._values[stage] = values, arrays
         return structures
 
+    def jitted(
+        self, stage: str, calls: Mapping[str, Callable[..., Any]], arrays: dict[str, Any]
+    ) -> None:
+        """Compares two callables, the candidate jitted alone."""
+        values = cases.Values(
+            calls["reference"], calls["candidate"], arrays, stage=stage, exact_zeros=STATE
+        )
+        run_reference(stage, values.reference, arrays)
+        self.add(stage, values.jitted()._replace(stage=stage))
+
     def again(self, stage: str, how: str, changed: Mapping[str, Any]) -> None:
         """Compares a stage at other inputs, by name, where it is given these; jitted alone."""
         values, arrays = self._values[stage]
@@ -114,8 +124,8 @@ class Pass:
     def add(self, stage: str, *comparisons: Comparison) -> None:
         """Notes comparisons under a stage; an eager run is called as the stage is."""
         for each in comparisons:
-            suffix = each.stage.partition(", ")[2]
-            title = stage if suffix in ("", "eager") else f"{stage}, {suffix}"
+            how = each.stage.removeprefix(stage).removeprefix(", ")
+            title = stage if how in ("", "eager") else f"{stage}, {how}"
             named = [mismatch._replace(stage=title) for mismatch in each.mismatches]
             self.found.setdefault(stage, []).append(each._replace(stage=title, mismatches=named))
 

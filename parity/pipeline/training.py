@@ -7,7 +7,7 @@ import numpy as np
 
 from parity import cases, sides
 from parity.pipeline.chained import FIRST_STATE, chain, first_state, own_stepper
-from parity.pipeline.feed import SIDES, Recorded, entries, structure_of
+from parity.pipeline.feed import SIDES, entries, structure_of
 from parity.pipeline.initial import NAMES as INIT
 from parity.pipeline.optimizers import (
     Pair,
@@ -52,12 +52,14 @@ def check_gradient(passed: Pass) -> None:
         passed.notes.append(
             "the reference's gradient is zero everywhere: does the loss depend on params?"
         )
-    passed.add("gradient", *_gradients(calls, arrays, passed.oracle_of("gradient")))
+    oracle = passed.oracle_of("gradient")
+    passed.add("gradient", *_gradients("gradient", calls, arrays, oracle))
     moving = [route(feed, side, functions[side], {"loss"}, "params") for side in SIDES]
     if any("params" in feed.takes[side]["loss"] for side in SIDES) and any(
         len(each.functions) > 1 for each in moving
     ):
-        passed.add("gradient of the loss alone", *_alone(passed))
+        alone = "gradient of the loss alone"
+        passed.add(alone, *_alone(passed, alone))
     structure = structure_of(feed.trees["reference"]["params"])
     feed.put("gradient", dict.fromkeys(SIDES, structure), outputs, by_entries=False)
     feed.alias("gradient", "gradients")
@@ -83,7 +85,7 @@ def _below(path: str) -> str:
 
 
 def _gradients(
-    calls: Mapping[str, Callable[..., Any]], arrays: dict[str, Any], oracle: Any = None
+    stage: str, calls: Mapping[str, Callable[..., Any]], arrays: dict[str, Any], oracle: Any = None
 ) -> list[Comparison]:
     third = None if oracle is None else cases.numpy_side(lambda **tree: {"params": oracle(**tree)})
     found = cases.gradients(
@@ -91,7 +93,7 @@ def _gradients(
         calls["candidate"],
         arrays,
         wrt=["params"],
-        stage="gradient",
+        stage=stage,
         oracle=third,
     )
     return [
@@ -105,13 +107,13 @@ def _gradients(
     ]
 
 
-def _alone(passed: Pass) -> list[Comparison]:
+def _alone(passed: Pass, stage: str) -> list[Comparison]:
     """The gradient of a loss that takes the parameters itself, everything else being data."""
     feed = passed.feed
     names = {side: feed.takes[side]["loss"] for side in SIDES}
     calls = {side: feed.call(side, passed.functions[side]["loss"], names[side]) for side in SIDES}
     both = [*dict.fromkeys(["params", *names["reference"], *names["candidate"]])]
-    return _gradients(calls, feed.arrays(both))
+    return _gradients(stage, calls, feed.arrays(both))
 
 
 def name_clipped(passed: Pass, stage: str) -> None:
@@ -160,12 +162,11 @@ def check_optimizer(passed: Pass, optimizer: Pair) -> None:
         in_torch = torch_updates(optimizer.torch, states, moving=moving)
         in_optax = optax_updates(optimizer.optax, states, moving=moving)
         calls = {
-            side: Recorded(feed.call(side, function, names))
+            side: feed.call(side, function, names)
             for side, function in zip(SIDES, (in_torch, in_optax), strict=True)
         }
         stage = "update, from params" if moving else "update"
-        run_reference(stage, sides.torch_values(calls["reference"]), arrays)
-        passed.values(stage, calls, arrays)
+        passed.jitted(stage, calls, arrays)
 
 
 # --- chained steps -------------------------------------------------------------------------------

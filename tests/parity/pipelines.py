@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-T, B, O, H, A = 5, 3, 4, 6, 2
+T, B, OBS, H, A = 5, 3, 4, 6, 2
 MASK = np.arange(T)[:, None] < np.array([5, 3, 1])
 LOG_TWO_PI = math.log(2 * math.pi)
 
@@ -28,14 +28,14 @@ def padded(array):
 
 def inputs(heads):
     """Parameters in torch's layout, and a batch; `heads` are the output layers."""
-    sizes = {"hidden": (H, O), **dict.fromkeys(heads, (A, H))}
+    sizes = {"hidden": (H, OBS), **dict.fromkeys(heads, (A, H))}
     params = {}
     for seed, (layer, (rows, columns)) in enumerate(sizes.items()):
         params[f"{layer}.weight"] = numbers(seed, rows, columns) / math.sqrt(columns)
         params[f"{layer}.bias"] = numbers(seed + 100, rows) / 4
     return {
         "params": params,
-        "obs": padded(numbers(7, T, B, O)),
+        "obs": padded(numbers(7, T, B, OBS)),
         "noise": numbers(8, T, B, A),
         "rewards": padded(1 + numbers(9, T, B)),
         "mask": MASK,
@@ -60,7 +60,10 @@ class Physics(NamedTuple):
     limit: float = 0.1
 
 
-def torch_env_step(state, push, physics=Physics()):
+PHYSICS = Physics()
+
+
+def torch_env_step(state, push, physics=PHYSICS):
     x, speed, theta, turning = state.unbind(-1)
     force = torch.where(push == 1, 10.0, -10.0).to(state)
     turn = (physics.gravity * torch.sin(theta) - force * torch.cos(theta)) / physics.length
@@ -114,9 +117,9 @@ class StepInJax(NamedTuple):
     terminated: jax.Array
 
 
-def jax_env_step(state, push, physics=Physics(), masspole=1.0, terminates=True):
+def jax_env_step(state, push, physics=PHYSICS, terminates=True):
     x, speed, theta, turning = jnp.moveaxis(state, -1, 0)
-    force = jnp.where(push == 1, 10.0, -10.0).astype(state.dtype) * masspole
+    force = jnp.where(push == 1, 10.0, -10.0).astype(state.dtype)
     turn = (physics.gravity * jnp.sin(theta) - force * jnp.cos(theta)) / physics.length
     after = [x + 0.02 * speed, speed + 0.02 * force, theta + 0.02 * turning, turning + 0.02 * turn]
     far = jnp.abs(after[0]) > physics.limit
@@ -172,7 +175,9 @@ def jax_update(
 
 def torch_hidden(params, obs, mask):
     obs = torch.where(mask[..., None], obs, 0)
-    return torch.tanh(torch.nn.functional.linear(obs, params["hidden.weight"], params["hidden.bias"]))
+    return torch.tanh(
+        torch.nn.functional.linear(obs, params["hidden.weight"], params["hidden.bias"])
+    )
 
 
 def jax_hidden(params, obs, mask):
@@ -183,7 +188,7 @@ def jax_hidden(params, obs, mask):
 def torch_init(heads):
     def init(seed):
         torch.manual_seed(seed)
-        layers = {"hidden": torch.nn.Linear(O, H), **{h: torch.nn.Linear(H, A) for h in heads}}
+        layers = {"hidden": torch.nn.Linear(OBS, H), **{h: torch.nn.Linear(H, A) for h in heads}}
         return {
             f"{layer}.{name}": value.detach()
             for layer, module in layers.items()
@@ -197,7 +202,7 @@ def jax_init(heads, factor=1.0, bias=True, shared=False):
     def init(seed):
         params = {}
         key = jax.random.key(seed)
-        for layer, (rows, columns) in {"hidden": (H, O), **dict.fromkeys(heads, (A, H))}.items():
+        for layer, (rows, columns) in {"hidden": (H, OBS), **dict.fromkeys(heads, (A, H))}.items():
             limit = factor / math.sqrt(columns)
             key, for_weight, for_bias = (key, key, key) if shared else jax.random.split(key, 3)
             params[f"{layer}.weight"] = jax.random.uniform(
@@ -228,9 +233,9 @@ CATEGORICAL_IN_TORCH = {
     "init": torch_init(["out"]),
     "network": torch_logits,
     "sample": lambda network, noise: torch.argmax(torch.log_softmax(network, -1) + noise, -1),
-    "log_prob": lambda network, sample: torch.log_softmax(network, -1)
-    .gather(-1, sample[..., None])
-    .squeeze(-1),
+    "log_prob": lambda network, sample: (
+        torch.log_softmax(network, -1).gather(-1, sample[..., None]).squeeze(-1)
+    ),
     "returns": torch_returns,
     "advantages": torch_advantages,
     "loss": torch_loss,
@@ -291,9 +296,9 @@ NORMAL_IN_TORCH = {
     "network": torch_normal,
     "sample": lambda loc, scale, noise: (loc + scale * noise).detach(),
     "action": lambda sample: sample.argmax(-1),
-    "log_prob": lambda network, sample: torch.distributions.Normal(*network)
-    .log_prob(sample)
-    .sum(-1),
+    "log_prob": lambda network, sample: (
+        torch.distributions.Normal(*network).log_prob(sample).sum(-1)
+    ),
     "returns": torch_returns,
     "advantages": torch_advantages,
     "loss": torch_loss,
