@@ -77,7 +77,8 @@ def compare_draws(
         return unlike(stage, form[0], kind, *form[1:])
     if changed := [leaf for leaf, drawn in right.items() if not _same(drawn[0], drawn[-1])]:
         return unlike(stage, changed[0], kind, "repeats for a seed", "differs for the same seed")
-    return _judged(stage, kind, *({k: v[:-1] for k, v in side.items()} for side in (left, right)))
+    # In one order: JAX sorts a mapping's keys.
+    return _judged(stage, kind, *({k: side[k][:-1] for k in left} for side in (left, right)))
 
 
 def _judged(stage: str, kind: str, left: Draws, right: Draws) -> Comparison:

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-import torch
 from jax.experimental.compilation_cache import compilation_cache
 
 import parity
@@ -239,7 +238,7 @@ ROUNDS = [
             lambda returns, mask: (returns - returns.mean()) / returns.std(),
         ),
         Wrong("no 1e-6 beside the norm", "clip", partial(jax_clip, eps=0.0), "hidden.bias"),
-        Wrong("second decay rate", "update", update_with(b2=0.99), "v/hidden.bias"),
+        Wrong("second decay rate", "update", update_with(b2=0.99), "params/hidden.bias"),
     ],
     [
         Wrong(
@@ -340,3 +339,45 @@ def test_each_wrong_stage_is_named_and_no_right_one(wrong):
     first = min((each.stage for each in wrong), key=[*CATEGORICAL_IN_TORCH].index)
     assert report.failures[0].stage == first
     assert f"first parts at stage {first!r}" in str(report)
+
+
+def swapped_heads(params, obs, mask):
+    loc, scale = jax_normal(params, obs, mask)
+    return pipelines.NormalInJax(jnp.log(scale) * 2, jnp.exp(loc / 2))
+
+
+def unsummed(network, sample):
+    return network.log_prob(sample).mean(-1)
+
+
+NORMAL_ROUNDS = {
+    "no stop in the sample": [
+        Wrong("", "sample", lambda loc, scale, noise: loc + scale * noise, "all", GRADIENT),
+        Wrong("the action of the mean", "action", lambda loc: loc.argmax(-1), is_chained=False),
+    ],
+    "no constant in the log-probability": [
+        # A constant has no gradient, and reaches no parameter.
+        Wrong(
+            "",
+            "log_prob",
+            lambda network, sample: network.log_prob(sample, 0.0).sum(-1),
+            is_chained=False,
+        ),
+    ],
+    "the heads are swapped": [Wrong("", "network", swapped_heads, "loc", GRADIENT)],
+    "a mean over dimensions": [Wrong("", "log_prob", unsummed, "value", GRADIENT)],
+}
+
+
+@pytest.mark.parametrize("name", NORMAL_ROUNDS)
+def test_each_wrong_stage_of_the_normal_agent_is_named_and_no_right_one(name):
+    wrong = NORMAL_ROUNDS[name]
+    report = normal(**{each.stage: each.function for each in wrong}, init=lambda seed: seed)
+    # (The initialisation is wrong as well, so that its draws take no time.)
+    expected = {"init"} | {e.stage for e in wrong} | {s for e in wrong for s in e.spoils}
+    if any(each.is_chained for each in wrong):
+        expected |= ADAM_CHAINS
+    if name == "no stop in the sample":
+        expected -= {"sample"}  # its values are right: the gradient shows it (trap C04)
+        assert report.failures[0].stage == "init"
+    assert parted(report) == expected
