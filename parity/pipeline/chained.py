@@ -75,7 +75,7 @@ class Chain(NamedTuple):
         def loss(params: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             known = self.before.run({**given, "params": params})
             made = {name: known[name] for name in self.wanted - {*given} if name in known}
-            return known["loss"], made
+            return known.get("loss"), made
 
         @jax.jit
         def one(params: Any, state: Any, arrays: Arrays) -> tuple[Any, Any]:
@@ -109,14 +109,12 @@ def chain(
 ) -> Chain:
     """The chain of the stages that what an update wants, by name, is made by."""
     names = [*functions]
-    cut = names.index("loss") + 1
-    if "gradient" in names:
-        cut = max(cut, names.index("gradient") + 1)
+    cut = max(names.index(stage) + 1 for stage in ("loss", "gradient") if stage in names)
     after = route(feed, side, {name: functions[name] for name in names[cut:]}, wanted)
     needed = {*wanted, *after.known_names()}
     before = route(feed, side, {name: functions[name] for name in names[:cut]}, {"loss", *needed})
     state = [name for name in FIRST_STATE if name in feed.trees[side] and name in wanted]
-    roots = [*dict.fromkeys([*feed.inputs, "params", *state])]
+    roots = [*dict.fromkeys([*feed.roots(), *state])]
     return Chain(before, after, stepper, roots, needed, steps)
 
 

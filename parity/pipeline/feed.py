@@ -28,14 +28,17 @@ class Feed:
         takes: By side and stage, the names that its callable is given.
         binds: By stage, the names that its output is known by, and the entry that each stands for;
             `None` for the whole.
+        drawn: The names that the initialisation's parameters are known by.
     """
 
     def __init__(self, inputs: Mapping[str, Any], stages: Collection[str]) -> None:
         given = _Inputs(inputs, {})
         self.notes = given.notes
         self.inputs = [*inputs]
+        self.drawn: list[str] = []
+        made = ("gradient", "gradients") if "loss" in stages else ()
         for name in inputs:
-            if name in stages:
+            if name in (*stages, *made):
                 raise UsageError(
                     f"inputs has {name!r}, which is a stage too, accepted are names of their own: "
                     "rename the input, for a stage is given it by name"
@@ -54,6 +57,12 @@ class Feed:
         found = parameters(function, self.trees[side], f"stage {stage!r} of the {side}")
         self.takes[side][stage] = found
         return found
+
+    def roots(self) -> list[str]:
+        """What no stage of an update makes: the inputs, and what initialisation has drawn."""
+        taken = {name for each in self.takes.values() for names in each.values() for name in names}
+        drawn = [name for name in self.drawn if name in taken]
+        return [*dict.fromkeys([*self.inputs, *drawn, "params"])]
 
     def arrays(self, names: Iterable[str]) -> dict[str, Any]:
         """The values by path, with a precision even where none of them is floating."""

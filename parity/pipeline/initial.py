@@ -48,6 +48,7 @@ def check_init(passed: Pass, stage: str) -> None:
     feed.put(stage, dict.fromkeys(SIDES, structure_of(drawn)), wide)
     if "params" not in feed.trees["reference"]:
         feed.alias(stage, "params")
+    feed.drawn = [*feed.binds[stage]]
 
 
 def _seeded(function: Any, known: dict[str, Any]) -> Any:

@@ -78,12 +78,7 @@ def check_pipeline(
     """
     require(is_int(steps, 1), "steps", steps, "an integer of at least 1")
     _require_same_stages(reference, candidate)
-    known = [*reference, "gradient"]
-    named = {"oracle": oracle or {}, "deciders": deciders or {}}
-    for field, names in {**named, "expect_nonfinite": expect_nonfinite}.items():
-        for each in names:
-            if each.partition("/")[0] not in known:
-                raise unknown_choice(field, each, known)
+    _require_known(reference, oracle, expect_nonfinite, deciders)
     feed = Feed(inputs, [*reference])
     passed = Pass(feed, reference, candidate, oracle or {}, deciders or {}, expect_nonfinite)
     _run(passed, [*reference], steps, pair(optimizer))
@@ -104,6 +99,24 @@ def check_pipeline(
         [*notes, *feed.notes, *passed.notes],
         lambda: _script(title, functions, inputs, options),
     )
+
+
+def _require_known(
+    reference: Stages,
+    oracle: Stages | None,
+    expect_nonfinite: Collection[str],
+    deciders: Stages | None,
+) -> None:
+    known = [stage for stage in reference if stage not in INIT]
+    with_gradient = [*dict.fromkeys([*known, "gradient"])]
+    for field, names, accepted in (
+        ("oracle", oracle or (), with_gradient if "loss" in known else known),
+        ("expect_nonfinite", expect_nonfinite, known),
+        ("deciders", deciders or (), known),
+    ):
+        for each in names:
+            if each.partition("/")[0] not in accepted:
+                raise unknown_choice(field, each, accepted)
 
 
 def _script(
@@ -131,10 +144,10 @@ def _run(passed: Pass, stages: list[str], steps: int, optimizer: Pair) -> None:
             passed.feed.alias(stage, "gradients")
         elif stage in training.CLIP:
             training.name_clipped(passed, stage)
-    if not {"loss", "params", "gradients"} <= {*known}:
+    if not {"params", "gradients"} <= {*known} or not {"loss", "gradient"} & {*stages}:
         passed.notes.append(
-            "no gradient, update or chained step was compared: these take a stage 'loss', and "
-            "'params' among the inputs or from a stage 'init'"
+            "no gradient, update of an optimizer or chained step was compared: these take a stage "
+            "'loss', and 'params' among the inputs or from a stage 'init'"
         )
         return
     if returned is None:

@@ -75,7 +75,7 @@ def fed_loss(feed: Feed, side: str, functions: Functions) -> Callable[..., Any]:
     It is fed from arrays by path: the inputs, and the output of each stage under its name.
     """
     moving = route(feed, side, functions, ["loss"], "params")
-    roots = [*feed.inputs, "params"]
+    roots = feed.roots()
     template = {name: feed.trees[side][name] for name in [*roots, *functions]}
 
     def call(**tree: Any) -> Any:

@@ -45,7 +45,7 @@ def check_gradient(passed: Pass) -> None:
         require(floating, path, getattr(leaf, "dtype", leaf), "a floating array")
     functions = {side: _until_loss(passed, side) for side in SIDES}
     calls = {side: fed_loss(feed, side, functions[side]) for side in SIDES}
-    arrays = feed.arrays(dict.fromkeys([*feed.inputs, "params", *functions["reference"]]))
+    arrays = feed.arrays(dict.fromkeys([*feed.roots(), *functions["reference"]]))
     gradient = _slopes(calls["reference"])
     outputs = run_reference("gradient", gradient, arrays)
     if not any(array.any() for array in outputs.values()):

@@ -397,11 +397,31 @@ def test_a_mistake_in_the_call_is_explained(options, message):
         squares(**options)
 
 
+def test_parameters_are_the_initialisations_where_no_input_has_them():
+    def in_torch(seed):
+        return {"w": torch.rand(3, generator=torch.Generator().manual_seed(seed))}
+
+    def in_jax(seed):
+        return {"w": jax.random.uniform(jax.random.key(seed), (3,))}
+
+    def loss(params, init, x):  # by either name; the gradient is in `params`
+        return (params["w"] * x + 0 * init["w"]).sum()
+
+    report = parity.check_pipeline(
+        {"init": in_torch, "loss": loss}, {"init": in_jax, "loss": loss}, {"x": X}, steps=1
+    )
+    report.assert_ok()
+    stages = [each.stage for each in report.comparisons]
+    assert stages[:3] == ["init", "loss", "gradient"]
+    with pytest.raises(UsageError, match="accepted is one that makes parameters from a seed"):
+        squares({"init": lambda seed: 1 / 0}, {"init": in_jax})
+
+
 def test_without_a_loss_the_report_says_what_was_not_compared():
     stages = {"double": lambda x: 2 * x}
     report = parity.check_pipeline(stages, stages, {"x": X})
     assert report.ok
-    assert "no gradient, update or chained step was compared" in str(report)
+    assert "no gradient, update of an optimizer or chained step was compared" in str(report)
 
 
 def test_nothing_that_is_given_is_changed():
