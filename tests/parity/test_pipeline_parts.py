@@ -132,6 +132,24 @@ def test_padding_that_is_not_a_number_spoils_no_gradient():
     squares({"errors": torch_errors}, {"errors": jax_errors}, inputs).assert_ok()
 
 
+def test_a_value_upstream_that_is_not_a_number_is_not_blamed_on_the_gradient():
+    mask = np.array([True, True, False])
+
+    def loss(errors, mask):
+        return (mask * errors**2).sum()
+
+    def in_torch(params, x, mask):
+        return params["w"] * x - 1
+
+    def in_jax(params, x, mask):
+        return params["w"] * x - 1 + jnp.where(mask, 0, jnp.nan)
+
+    report = squares(
+        {"errors": in_torch, "loss": loss}, {"errors": in_jax, "loss": loss}, {"mask": mask}
+    )
+    assert parted(report) == ["errors", "2 chained steps with adam", "2 chained steps with sgd"]
+
+
 def test_values_that_are_not_finite_must_be_expected():
     stages_in_torch = {"log": lambda x: torch.log(x), "sign": lambda log: log.isnan()}
     stages_in_jax = {"log": lambda x: jnp.log(x), "sign": lambda log: jnp.isnan(log)}
