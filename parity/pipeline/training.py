@@ -21,7 +21,7 @@ from parity.pipeline.optimizers import (
 from parity.pipeline.stages import Pass, run_reference
 from parity.pipeline.through import fed_loss, route
 from parity.tolerance import Comparison, compare
-from pgcore.errors import require
+from pgcore.errors import UsageError, require
 
 CLIP = ("clip", "clipped_gradient", "clipped_gradients")
 AGED = 3
@@ -37,9 +37,14 @@ def check_gradient(passed: Pass) -> None:
     Raises:
         UsageError: The loss is no lone number, or a parameter is not floating.
     """
-    feed, shape = passed.feed, np.shape(passed.feed.trees["reference"]["loss"])
-    lone = not isinstance(feed.trees["reference"]["loss"], Mapping | tuple | list)
-    require(lone and shape == (), "stage 'loss' returns shape", shape, "one number")
+    feed = passed.feed
+    loss = feed.trees["reference"]["loss"]
+    if not isinstance(loss, np.ndarray) or loss.shape:
+        found = f"shape {loss.shape}" if isinstance(loss, np.ndarray) else type(loss).__name__
+        raise UsageError(
+            f"stage 'loss' returns {found}, accepted is one number: reduce it there, and return "
+            "what else there is from a stage of its own"
+        )
     for path, leaf in sides.flat({"params": feed.trees["reference"]["params"]}).items():
         floating = isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating)
         require(floating, path, getattr(leaf, "dtype", leaf), "a floating array")

@@ -403,12 +403,17 @@ def test_a_stage_that_draws_is_refused_on_either_side():
         ({"expect_nonfinite": ["los"]}, "expect_nonfinite is 'los', .*did you mean 'loss'"),
         ({"inputs": {"loss": X}}, "inputs has 'loss', which is a stage too"),
         ({"reference": {"loss": lambda error: error}}, "is 'error', .*did you mean 'errors'"),
-        ({"reference": {"loss": lambda errors: errors}}, r"stage 'loss' returns shape is \(3,\)"),
+        (
+            {"reference": {"loss": lambda errors: errors}},
+            r"returns shape \(3,\), accepted is",
+        ),
+        ({"reference": {"loss": lambda errors: {"a": errors[0]}}}, "'loss' returns dict, accepted"),
+        ({"reference": {"loss": lambda errors: set()}}, "returns value of type set, accepted are"),
         ({"reference": {"loss": torch.sum}}, "parameters can be read: wrap it in a function"),
         ({"reference": {"errors": lambda x, /: x}}, "can be passed by name: wrap the stage"),
         ({"inputs": {"params": {"w": np.array([1, 2, 3])}}}, "params/w is .*a floating array"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_a_mistake_in_the_call_is_explained(options, message):
     with pytest.raises(UsageError, match=message):
