@@ -4,6 +4,7 @@ from . import sides as sides
 from . import strategies as strategies
 from . import tolerance as tolerance
 from .checks import check as check
+from .pipeline import check_pipeline as check_pipeline
 from .preflight import Preflight as Preflight
 from .preflight import preflight as preflight
 from .report import Report as Report

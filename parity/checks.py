@@ -8,26 +8,15 @@ True
 False
 """
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from parity import modules, repro, sides
+from parity import cases, modules, repro, sides
 from parity.inputs import Inputs, require_known
 from parity.repeats import repeatable
 from parity.report import Report
-from parity.tolerance import Arrays, Comparison, Function, Mismatch, Verdict, compare, nudge
-from pgcore.errors import UsageError
-
-NUM_MAPPED = 3
-"""Input sets that are stacked for `vmap`."""
-MAPPED_APART = 2.0**-6
-"""How far, relatively, these lie apart: near enough for all to be of the given set's kind."""
-COTANGENT_SEED = 0x636F74
-"""Not 0: inputs that a person draws with `default_rng(0).normal` would be their own cotangent,
-which the Jacobian of a normalisation, say, sends to zero whatever its scale."""
 
 
 def check(
@@ -86,34 +75,17 @@ def check(
     given = Inputs(inputs)
     moving = given.differentiated(wrt, modules.held_buffers(reference, inputs))
     in_torch = given.call(modules.reference_function(reference))
-    values = repeatable(sides.torch_values(in_torch), "reference")
-    outputs = values(given.arrays)
+    outputs = repeatable(sides.torch_values(in_torch), "reference")(given.arrays)
     require_known("expect_nonfinite", expect_nonfinite, outputs)
     own, names = modules.divided(reference, candidate, inputs, rename or {}, outputs)
     as_function = modules.candidate_function(
         reference, candidate, inputs.get(modules.PARAMS, {}), names, kinds
     )
     in_jax = given.call_renamed(as_function, own)
-    eager = repeatable(sides.jax_values(in_jax, jit=False), "candidate")
-
-    def judge(stage: str, side: Function, **options: Any) -> Comparison:
-        return compare(
-            values,
-            side,
-            stage=f"values, {stage}",
-            sensitivity=sides.torch_sensitivity(in_torch),
-            roundings=sides.torch_roundings(values),
-            expect_nonfinite=expect_nonfinite,
-            **options,
-        )
-
-    third = None if oracle is None else repeatable(_numpy_side(given.call(oracle)), "oracle")
+    values = cases.Values(in_torch, in_jax, given.arrays, expect_nonfinite=expect_nonfinite)
     comparisons = [
-        judge("eager", eager, inputs=given.arrays, oracle=third),
-        _reported(
-            "values, jitted",
-            lambda: judge("jitted", sides.jax_values(in_jax), inputs=given.arrays),
-        ),
+        values.eager(None if oracle is None else given.call(oracle)),
+        values.jitted(),
     ]
     judged = {
         leaf: array
@@ -121,8 +93,10 @@ def check(
         if np.issubdtype(array.dtype, np.floating) and leaf not in expect_nonfinite
     }
     if judged and moving:
-        comparisons += _gradients(in_torch, in_jax, given.arrays, judged, moving)
-    comparisons.append(_reported("values, vmapped", lambda: _mapped(judge, in_jax, given.arrays)))
+        torch_part, jax_part = _only(in_torch, judged), _only(in_jax, judged)
+        weighted = given.arrays | sides.cotangents(judged)
+        comparisons += cases.gradients(torch_part, jax_part, weighted, wrt=moving)
+    comparisons.append(values.vmapped())
     title = name or getattr(candidate, "__qualname__", type(candidate).__name__)
     functions = {"reference": reference, "candidate": candidate, "oracle": oracle}
     options = {
@@ -137,33 +111,6 @@ def check(
     )
 
 
-def _gradients(
-    in_torch: Callable[..., Any],
-    in_jax: Callable[..., Any],
-    arrays: Arrays,
-    outputs: Mapping[str, np.ndarray],
-    wrt: Collection[str],
-) -> list[Comparison]:
-    """The gradients of these outputs in `wrt`, with the candidate eager and jitted."""
-    torch_part, jax_part = _only(in_torch, outputs), _only(in_jax, outputs)
-    reference = sides.torch_gradients(torch_part, wrt)
-    weighted = {**arrays, **_cotangents(outputs)}
-
-    def comparison(how: str, *, jit: bool) -> Comparison:
-        return compare(
-            reference,
-            sides.jax_gradients(jax_part, wrt, jit=jit),
-            weighted,
-            stage=f"gradients, {how}",
-            roundings=sides.torch_roundings(reference),
-        )
-
-    return [
-        _reported("gradients, eager", lambda: comparison("eager", jit=False)),
-        _reported("gradients, jitted", lambda: comparison("jitted", jit=True)),
-    ]
-
-
 def _only(function: Callable[..., Any], leaves: Collection[str]) -> Callable[..., Any]:
     """The function with these of its outputs alone."""
 
@@ -172,70 +119,3 @@ def _only(function: Callable[..., Any], leaves: Collection[str]) -> Callable[...
         return {leaf: outputs[leaf] for leaf in leaves}
 
     return call
-
-
-def _cotangents(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A fixed random weight for each entry of the outputs; none where all are lone scalars."""
-    if all(array.ndim == 0 for array in outputs.values()):
-        return {}
-    rng = np.random.default_rng(COTANGENT_SEED)
-    return {
-        f"{sides.COTANGENT}{leaf}": rng.normal(size=array.shape) for leaf, array in outputs.items()
-    }
-
-
-def _mapped(
-    judge: Callable[..., Comparison], function: Callable[..., Any], arrays: Arrays
-) -> Comparison:
-    """Three input sets in one `vmap`, each held against the reference at that set alone."""
-    import jax
-
-    sets = [dict(arrays)]
-    for draw in range(1, NUM_MAPPED):
-        sets.append(nudge(arrays, MAPPED_APART, np.random.default_rng(draw)))
-    names = [name for name, array in arrays.items() if isinstance(array, np.ndarray)]
-    constants = {name: value for name, value in arrays.items() if name not in names}
-
-    def single(stacked: dict[str, Any]) -> dict[str, Any]:
-        return sides.flat(function(**sides.nested({**stacked, **constants})))
-
-    with sides.x64(True):
-        stacked = {name: jax.numpy.array(np.stack([each[name] for each in sets])) for name in names}
-        outputs = {
-            leaf: np.array(array) for leaf, array in jax.jit(jax.vmap(single))(stacked).items()
-        }
-    stage = f"vmapped over {NUM_MAPPED} input sets"
-    found = [
-        judge(
-            stage,
-            lambda _, index=index: {leaf: array[index] for leaf, array in outputs.items()},
-            inputs=each,
-            precisions=("float64",),
-        )
-        for index, each in enumerate(sets)
-    ]
-    return Comparison(
-        f"values, {stage}",
-        [mismatch for each in found for mismatch in each.mismatches],
-        [verdict for each in found for verdict in each.verdicts],
-    )
-
-
-def _reported(stage: str, comparison: Callable[[], Comparison]) -> Comparison:
-    """The comparison, or, where the candidate can't be run so, what it raised."""
-    try:
-        return comparison()
-    except UsageError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        mismatch = Mismatch(stage, "all", (), "runs", reason, None, math.inf, 0.0, "any precision")
-        verdict = Verdict("all", "any precision", "candidate", math.inf, 0.0, "form")
-        return Comparison(stage, [mismatch], [verdict])
-
-
-def _numpy_side(function: Callable[..., Any]) -> Function:
-    return lambda inputs: {
-        leaf: np.asarray(value)
-        for leaf, value in sides.flat(function(**sides.nested(inputs))).items()
-    }

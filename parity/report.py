@@ -141,6 +141,7 @@ TERMS = {
     "chance": "what chance allows",
     "exact": "equality",
     "form": "names, shapes and dtypes",
+    "chance": "what chance allows",
 }
 """What gave a bound, in words."""
 

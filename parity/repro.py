@@ -50,23 +50,30 @@ class _Import(NamedTuple):
 
 def script(
     name: str,
-    functions: Mapping[str, Callable[..., Any] | None],
+    functions: Mapping[str, Any],
     inputs: Mapping[str, Any],
     options: Mapping[str, Any],
+    call: str = "check",
 ) -> str:
     """A program that calls `parity.check` and exits with 1 if the two still part.
 
     Args:
         name: What was compared.
-        functions: `reference`, `candidate` and, if there is one, `oracle`.
+        functions: `reference`, `candidate` and, if there is one, `oracle`: each a callable, or a
+            mapping from stage to callable.
         inputs: As they were given to `parity.check`.
         options: The other arguments of `parity.check`, as plain values.
+        call: The function of `parity` that is called, if not `check`.
 
     Raises:
         UsageError: A function can't be imported by another program.
     """
     given = {role: function for role, function in functions.items() if function is not None}
-    imports = [_import(role, function) for role, function in given.items()]
+    stages = {role: each for role, each in given.items() if isinstance(each, Mapping)}
+    single = {role: function for role, function in given.items() if role not in stages}
+    for role, each in stages.items():
+        single |= {f"{role}_{i}": function for i, function in enumerate(each.values())}
+    imports = [_import(role, function) for role, function in single.items()]
     arrays: list[np.ndarray] = []
     classes: dict[type, _Import] = {}
     literal = _literal(inputs, arrays, classes)
@@ -75,12 +82,12 @@ def script(
     numbered: dict[str, Any] = {f"a{i}": array for i, array in enumerate(arrays)}
     np.savez_compressed(data, **numbered)
     encoded = "\n".join(textwrap.wrap(base64.b64encode(data.getvalue()).decode(), LINE))
-    arguments = {role: role for role in given if role == "oracle"}
+    arguments = {role: role for role in given if role not in ("reference", "candidate")}
     arguments |= {key: repr(value) for key, value in {**options, "name": name}.items()}
-    call = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    keywords = ", ".join(f"{key}={value}" for key, value in arguments.items())
     by_file = any(each.by_file for each in found)
     lines = [
-        '"""Repeats a comparison of `parity.check` on the inputs on which it was made."""',
+        '"""Repeats a comparison of `parity` on the inputs on which it was made."""',
         "",
         *_notes({each.file for each in found}),
         "import base64",
@@ -94,17 +101,22 @@ def script(
         "import parity",
         *(BY_FILE.splitlines() if by_file else []),
         *(each.lines for each in found),
+        *(f"{role} = {_stages(role, each)}" for role, each in stages.items()),
         "",
         f'ARRAYS = """\n{encoded}\n"""',
         "a = np.load(io.BytesIO(base64.b64decode(ARRAYS)))",
         f"inputs = {literal}",
         "",
         'if __name__ == "__main__":',
-        f"    report = parity.check(reference, candidate, inputs, {call})",
+        f"    report = parity.{call}(reference, candidate, inputs, {keywords})",
         "    print(report)",
         "    sys.exit(not report.ok)",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _stages(role: str, stages: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{stage!r}: {role}_{i}" for i, stage in enumerate(stages)) + "}"
 
 
 def _import(role: str, function: Callable[..., Any]) -> _Import:

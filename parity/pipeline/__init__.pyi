@@ -1,0 +1,1 @@
+from .run import check_pipeline as check_pipeline
