@@ -33,7 +33,8 @@ class Judge:
     ) -> None:
         """Judges one side's outputs in one precision."""
         found, model = outputs_of(found), yardstick.outputs(dtype)
-        for leaf in sorted(set(model) | set(found)):
+        # In the order of the reference, so that of its stages the first that parts comes first.
+        for leaf in {**model, **found}:
             if complaint := _difference_in_form(model.get(leaf), found.get(leaf)):
                 self._report(side, leaf, dtype, (), *complaint, None, Bound(0.0, "form"), math.inf)
                 continue
