@@ -213,8 +213,8 @@ ROUNDS = [
             "another discount", "returns", lambda rewards, mask: jax_returns(rewards, mask, 0.99)
         ),
         Wrong("divides by n - 1", "advantages", partial(jax_advantages, ddof=1)),
-        Wrong("clips each tensor", "clip", clip_each_tensor, "hidden.bias"),
-        Wrong("first decay rate", "update", update_with(b1=0.8), "m/hidden.bias"),
+        Wrong("clips each tensor", "clip", clip_each_tensor, "hidden.weight"),
+        Wrong("first decay rate", "update", update_with(b1=0.8), "params/hidden.weight"),
     ],
     [
         Wrong(
@@ -238,8 +238,8 @@ ROUNDS = [
             "advantages",
             lambda returns, mask: (returns - returns.mean()) / returns.std(),
         ),
-        Wrong("no 1e-6 beside the norm", "clip", partial(jax_clip, eps=0.0), "hidden.bias"),
-        Wrong("second decay rate", "update", update_with(b2=0.99), "params/hidden.bias"),
+        Wrong("no 1e-6 beside the norm", "clip", partial(jax_clip, eps=0.0), "hidden.weight"),
+        Wrong("second decay rate", "update", update_with(b2=0.99), "params/hidden.weight"),
     ],
     [
         Wrong(
@@ -274,9 +274,9 @@ ROUNDS = [
             lambda gradients, max_norm: jax.tree.map(
                 lambda g: jnp.clip(g, -max_norm / 5, max_norm / 5), gradients
             ),
-            "hidden.bias",
+            "hidden.weight",
         ),
-        Wrong("epsilon", "update", update_with(eps=1e-5), "params/hidden.bias"),
+        Wrong("epsilon", "update", update_with(eps=1e-5), "params/hidden.weight"),
     ],
     [
         Wrong("semi-implicit steps", "env_step", semi_implicit, "state", is_chained=False),
@@ -306,12 +306,12 @@ ROUNDS = [
             "epsilon inside the root",
             "update",
             update_with(eps=0, root_eps=1e-16),
-            "params/hidden.bias",
+            "params/hidden.weight",
         ),
     ],
     [
         Wrong("the sign", "loss", unlike_by(-1), "value", GRADIENT),
-        Wrong("steps are counted twice", "update", update_with(step=2), "count"),
+        Wrong("steps are counted twice", "update", update_with(step=2), "params/hidden.weight"),
         Wrong(
             "an axis more",
             "log_prob",
