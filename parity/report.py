@@ -138,7 +138,6 @@ TERMS = {
     "terms": "the sum of its terms",
     "float32": "the reference's own float32 error",
     "rounding": "the response to operations rounded otherwise",
-    "chance": "what chance allows",
     "exact": "equality",
     "form": "names, shapes and dtypes",
     "chance": "what chance allows",

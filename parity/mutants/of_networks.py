@@ -72,18 +72,26 @@ def of_initialisation() -> Iterator[Variant]:
 
         return wrong
 
-    yield in_jax("Flax's own initial weights", lambda _: lambda name, i, o, b=None: _dense(name, o))
-    yield in_jax(
-        "biases start at zero",
-        lambda right: lambda *a: right(*a).copy(bias_init=flax.linen.initializers.zeros),
+    def of_layers(name: str, **replaced: Any) -> Variant:
+        layer = Lookalike(
+            flax.linen,
+            Dense=lambda features, **given: flax.linen.Dense(features, **given | replaced),
+        )
+        patch = instead(jax_networks, "nn", layer, *IN_JAX)
+        return Variant(name, "initialisation", "pgjax", (patch,))
+
+    flaxs = flax.linen.Dense(1)
+    yield of_layers(
+        "Flax's own initial weights", kernel_init=flaxs.kernel_init, bias_init=flaxs.bias_init
     )
+    yield of_layers("biases start at zero", bias_init=flaxs.bias_init)
+    yield of_layers("all inputs of a layer weigh the same", kernel_init=_tied)
     yield in_jax(
         "fan-out for fan-in", bound_of(lambda i, o, b: 1 / math.sqrt(o) if b is None else b)
     )
     yield in_jax("Kaiming's bound", bound_of(lambda i, o, b: math.sqrt(6 / i) if b is None else b))
     yield in_jax("heads start as other layers", bound_of(lambda i, o, b: None))
     yield in_jax("heads start 10 % too wide", bound_of(lambda i, o, b: b and 1.1 * b))
-    yield in_jax("all inputs of a layer weigh the same", lambda right: lambda *a: _tied(right(*a)))
     heads = (torch_networks.ReparamTrickAgent, "__init__")
     yield Variant(
         "heads start within 3e-2",
@@ -101,17 +109,11 @@ def of_initialisation() -> Iterator[Variant]:
     yield Variant("biases are the first weights", "initialisation", "pgtorch", (bias,))
 
 
-def _dense(name: str, outputs: int) -> Any:
-    return flax.linen.Dense(outputs, param_dtype=jnp.result_type(float), name=name)
-
-
-def _tied(layer: Any) -> Any:
-    """The layer with one row drawn for all of its inputs: each weight alone has the right law."""
-
-    def kernel_init(key, shape, dtype):
-        return jnp.broadcast_to(layer.kernel_init(key, (1, *shape[1:]), dtype), shape)
-
-    return layer.copy(kernel_init=kernel_init)
+def _tied(key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """One row for all inputs: each weight alone has the right law."""
+    bound = 1 / math.sqrt(shape[0])
+    row = jax.random.uniform(key, (1, *shape[1:]), dtype, -bound, bound)
+    return jnp.broadcast_to(row, shape)
 
 
 def _normal_(tensor: torch.Tensor, low: float, high: float) -> torch.Tensor:

@@ -104,11 +104,12 @@ def of_adam() -> Iterator[Variant]:
     yield in_jax("count not carried on", counted(lambda t: t - 1), "schedules and counters")
     yield in_jax("counted twice", counted(lambda t: t + 1), "schedules and counters")
     yield in_jax("ascent for descent", adam(rate=-1.0))
-    yield in_torch("AMSGrad", of_torch(amsgrad=True))
+    yield in_torch("ascent for descent, in PyTorch", of_torch(maximize=True))
     yield in_torch("weight decay of 1e-2", of_torch(weight_decay=1e-2))
     yield in_torch("ε of 1e-6 in PyTorch", of_torch(eps=1e-6))
     yield in_torch("b2 of 0.99 in PyTorch", of_torch(betas=(0.9, 0.99)))
-    yield in_torch("NAdam", lambda lr, *_, **__: lambda p: torch.optim.NAdam(p, lr=lr))
+    yield in_torch("RAdam", lambda lr, *_, **__: lambda p: torch.optim.RAdam(p, lr=lr))
+    yield in_torch("AdamW", lambda lr, *_, **__: lambda p: torch.optim.AdamW(p, lr=lr))
     shared = (
         instead(jax_optim, "adam", adam(b1=lambda b1: 0.95)),
         instead(torch_optim, "adam", of_torch(betas=(0.95, 0.999))),

@@ -18,7 +18,7 @@ from parity.mutants.variants import Variant, applied
 from parity.suite.checking import held
 from parity.suite.families import families
 from parity.suite.family import Family
-from parity.suite.stages import BOTH, forget_compiled
+from parity.suite.stages import BOTH, forget
 from parity.tolerance import Mismatch
 from parity.workers import results
 from pgcore.errors import unknown_choice
@@ -123,12 +123,12 @@ def outcome_of(name: str) -> Outcome:
     variant = next(variant for variant in VARIANTS if full_name(variant) == name)
     functions = {function for patch in variant.patches for function in patch.functions}
     touched = [family for family in narrowed() if functions & called()[family.name]]
-    forget_compiled()
+    forget()
     try:
         with applied(variant.patches):
             found = first_parting(touched)
     finally:
-        forget_compiled()
+        forget()
     return _outcome(name, variant.kind, variant.equivalent, variant.proof, found)
 
 
@@ -163,10 +163,12 @@ def calls(chosen: Iterable[Family], functions: Iterable[Function]) -> dict[str, 
         for key, (owner, name) in watched.items():
             spy = _spy(getattr(owner, name), key, seen)
             stack.enter_context(mock.patch.object(owner, name, spy))
+        forget()
         for family in chosen:
             seen.clear()
             family.example(SEED, 0)[1].trace()
             found[family.name] = {watched[key] for key in seen}
+    forget()
     return found
 
 

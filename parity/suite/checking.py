@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from parity.report import Report
 from parity.suite.families import families
 from parity.suite.family import Family
-from parity.suite.stages import forget_compiled as forget_compiled
 from parity.tolerance import Comparison, Mismatch, Verdict
 from parity.workers import results
 from pgcore.errors import require, unknown_choice

@@ -70,6 +70,18 @@ def families() -> tuple[Family, ...]:
         Family(
             "update constants", {"count": hazards.COUNTS} | GRADIENTS, drawing.update_constants, 0.5
         ),
+        *(
+            Family(f"{what} {package} {agent}", {"kind": ("usual",)}, draw, 0.0)
+            for package in randomness.PACKAGES
+            for agent in AGENTS
+            for what, draw in (
+                (
+                    "initialisation",
+                    partial(drawing.statistical, randomness.initialisation, package, agent),
+                ),
+                ("noise", partial(drawing.statistical, randomness.noise, package, agent)),
+            )
+        ),
         *_of_agents(
             "whole update",
             WHOLE | {"config": tuple(drawing.CONFIGS)},
@@ -88,18 +100,6 @@ def families() -> tuple[Family, ...]:
         *_of_agents("rollout", {"early_exit": (True, False)}, drawing.rollout, 0.5),
         *_of_agents("train step pgjax", {"kind": ("usual",)}, drawing.jax_train_step, 0.05, 8.0),
         *_of_agents("train step pgtorch", {"kind": ("usual",)}, drawing.torch_train_step, 0.05),
-        *(
-            Family(f"{what} {package} {agent}", {"kind": ("usual",)}, draw, 0.0)
-            for package in randomness.PACKAGES
-            for agent in AGENTS
-            for what, draw in (
-                (
-                    "initialisation",
-                    partial(drawing.statistical, randomness.initialisation, package, agent),
-                ),
-                ("noise", partial(drawing.statistical, randomness.noise, package, agent)),
-            )
-        ),
     )
 
 

@@ -146,10 +146,14 @@ def jax_gradient(function: Side, wrt: tuple[str, ...], jit: bool) -> Function:
 jax_mapped = cache(sides.jax_mapped)
 
 
-def forget_compiled() -> None:
-    """What is compared next is traced and compiled anew: something was put in its place."""
-    for remembered in (jax_side, jax_gradient, jax_mapped):
-        remembered.cache_clear()
+remembered: list[Any] = [jax_side, jax_gradient, jax_mapped]
+"""Caches of what was made of the packages' functions."""
+
+
+def forget() -> None:
+    """What is compared next is made and compiled anew: something was put in another's place."""
+    for cached in remembered:
+        cached.cache_clear()
 
 
 def oracle_side(function: Side) -> Function:

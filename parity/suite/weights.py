@@ -11,7 +11,7 @@ import torch
 
 from parity import convert
 from parity.hazards import SIZES, Size
-from parity.suite.stages import Side
+from parity.suite.stages import Side, remembered
 from pgjax import checkpoint as jax_checkpoint
 from pgjax import policies as jax_policies
 from pgtorch import checkpoint as torch_checkpoint
@@ -28,6 +28,9 @@ def torch_policy(agent: str, size: Size = SIZES[0]) -> torch_policies.Policy:
 def jax_policy(agent: str, size: Size = SIZES[0]) -> jax_policies.Policy:
     """The same in JAX."""
     return jax_policies.make_policy(agent, *size)
+
+
+remembered += [torch_policy, jax_policy]
 
 
 def with_module(agent: str, size: Size, function: Side) -> Side:

@@ -12,6 +12,7 @@ from parity.mutants.of_returns import JAX, normalized
 from parity.suite import checking, families
 from parity.suite.checking import check_suite, tally
 from parity.suite.family import Direct, Family
+from parity.suite.stages import forget
 from pgcore.errors import UsageError
 from pgjax import returns as jax_returns
 
@@ -128,9 +129,9 @@ def test_examples_run_eagerly_and_vmapped_are_compared_too(monkeypatch):
         return right(rewards, mask) + is_mapped
 
     monkeypatch.setattr(jax_returns, "episode_returns", wrong)
-    checking.forget_compiled()
+    forget()
     found = tally(family, 0, [0])
-    checking.forget_compiled()
+    forget()
     assert {each.how for each in found.findings} == {"vmapped"}
 
 
@@ -149,7 +150,7 @@ def test_the_command_says_what_was_compared_and_exits_with_0(capsys):
 
 def test_the_command_shows_a_stage_that_parts_and_how_to_repeat_it(capsys, monkeypatch):
     monkeypatch.setattr(jax_returns, "normalize_returns", normalized(JAX, ddof=1))
-    checking.forget_compiled()
+    forget()
     arguments = ["check", "--only", "advantages batch", "--examples", "4", "--jobs", "1"]
     assert main(arguments) == 1
     out = capsys.readouterr().out
@@ -164,7 +165,7 @@ def test_the_command_shows_a_stage_that_parts_and_how_to_repeat_it(capsys, monke
     assert found["ok"] is False
     assert found["failures"][0]["example"] == int(number)
     assert found["failures"][0]["stage"].startswith("advantages")
-    checking.forget_compiled()
+    forget()
 
 
 def test_the_report_is_a_page(tmp_path, capsys):
