@@ -402,6 +402,11 @@ def cotangents(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {f"{COTANGENT}{leaf}": rng.normal(size=array.shape) for leaf, array in floating.items()}
 
 
+def everywhere(inputs: Arrays) -> dict[str, np.ndarray]:
+    """Every entry of every floating input, as `padding` that does not move."""
+    return {k: np.ones(x.shape, bool) for k, x in inputs.items() if is_floating(x)}
+
+
 def input_sets(inputs: Arrays) -> list[dict[str, Any]]:
     """The inputs, and others of the same kind near them: what is zero or not finite stays so."""
     still = {

@@ -93,12 +93,6 @@ def equivalents() -> Iterator[Variant]:
         instead(jax_laws.Normal, "log_prob", _one_logarithm),
     )
     yield same(
-        "deviation as the root of the variance",
-        "pgjax",
-        "√(exp l) = exp(l / 2)",
-        seen_by(jax_networks, "jnp", *IN_JAX, exp=lambda x: jnp.sqrt(jnp.exp(2 * x))),
-    )
-    yield same(
         "ReLU by where",
         "pgjax",
         "max(0, x) is x where x > 0 and else 0, with slope 0 at 0",

@@ -95,13 +95,6 @@ def of_normal() -> Iterator[Variant]:
 
 
 CONSTANT, STOP = "missing constants", "missing stops"
-EVERYWHERE = tuple(
-    (law, method)
-    for laws in LAWS.values()
-    for law in (laws.Normal, laws.Categorical)
-    for method in ("sample", "log_prob")
-)
-"""Where there is a policy at work, one of these is called."""
 
 
 def plus(term: Callable) -> Callable:
@@ -220,21 +213,17 @@ def last_of_equals(self: Any, noise: Any) -> Any:
 
 def of_policies() -> Iterator[Variant]:
     """What a policy makes of its distribution."""
-    # A policy is made once; what it looks up when it is called is replaced in its module.
     last = seen_by(
         jax_policies,
         "jnp",
-        (jax_laws.Normal, "sample"),
-        (jax_policies, "_require_shape"),
+        (jax_policies, "make_policy"),
         argmax=lambda x, axis: x.shape[axis] - 1 - jnp.argmax(jnp.flip(x, axis), axis),
     )
-    yield Variant(
-        "last of equal dimensions", "sampling", "pgjax", (last._replace(through=EVERYWHERE),)
+    yield Variant("last of equal dimensions", "sampling", "pgjax", (last,))
+    smallest = seen_by(
+        torch_policies, "torch", (torch_policies, "make_policy"), argmax=torch.argmin
     )
-    smallest = seen_by(torch_policies, "torch", argmax=torch.argmin)
-    yield Variant(
-        "smallest dimension acts", "sampling", "pgtorch", (smallest._replace(through=EVERYWHERE),)
-    )
+    yield Variant("smallest dimension acts", "sampling", "pgtorch", (smallest,))
     for package in (JAX, TORCH):
         mean = Patch(
             LAWS[package.name].Normal,

@@ -6,13 +6,14 @@ right one. What is called where is watched, not declared. That the right code pa
 examples is tested first, as a variant that changes nothing.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from typing import Any, NamedTuple
 from unittest import mock
 
-from parity.hazards import EPISODES, LAWS, RUNS, SIZES
+from parity.hazards import DISCOUNTS, EPISODES, LAWS, RUNS, SIZES
 from parity.mutants.catalogue import VARIANTS
 from parity.mutants.variants import Variant, applied
 from parity.suite.checking import held
@@ -27,14 +28,16 @@ MIN_EXAMPLES = 3
 """Of each family, if its longest axis has no more values: every hazard is there. (Of what is
 drawn in thousands, one.)"""
 SEED = 0
-LEFT_OUT = ("whole update", "train step pgjax reparam", "updates with SGD reparam")
+LEFT_OUT = ("whole update", "train step pgjax reparam", "updates with SGD")
 """Families that take long to compile and see nothing that those beside them do not."""
+LEFT_OUT_OF_EQUIVALENT = "chained updates"
+"""Training steps have the same update again."""
 NARROWED: Mapping[str, tuple[Any, ...]] = {
     "shape": (EPISODES[1],),
     "size": (SIZES[1],),
     "run": (RUNS[2],),
     "config": ("clipped",),
-    "discount": (0.99,),
+    "discount": DISCOUNTS[:2],
     "max_norm": (0.5,),
     "learning_rate": (1e-3,),
     "early_exit": (True,),
@@ -58,6 +61,7 @@ class Outcome(NamedTuple):
         stage: Where it first parts; empty if nowhere.
         mismatch: What parts there.
         raised: Whether it is an exception that parted.
+        seconds: How long it took, compilation included.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Outcome(NamedTuple):
     stage: str
     mismatch: Mismatch | None
     raised: bool
+    seconds: float
 
     @property
     def caught(self) -> bool:
@@ -100,8 +105,10 @@ def selftest(
         if not any(_is_named(variant, name) for variant in VARIANTS):
             raise unknown_choice("only", name, names)
     chosen = [v for v in VARIANTS if not only or any(_is_named(v, name) for name in only)]
-    # What passes takes longest, so it begins first.
-    order = sorted(range(len(chosen)), key=lambda i: not chosen[i].equivalent)
+    # Variants in PyTorch share what is compiled of the right code; then what passes takes longest.
+    order = sorted(
+        range(len(chosen)), key=lambda i: (chosen[i].side != "pgtorch", not chosen[i].equivalent)
+    )
     tasks = [("",), *((full_name(chosen[i]),) for i in order)]
     found: dict[str, Outcome] = {}
     for _, outcome in results(outcome_of, tasks, jobs, optimise=False):
@@ -117,19 +124,26 @@ def full_name(variant: Variant) -> str:
 
 def outcome_of(name: str) -> Outcome:
     """What the suite makes of a variant, or, without a name, of the packages as they are."""
+    started = time.perf_counter()
     if not name:
         found = first_parting(narrowed())
-        return _outcome(AS_THEY_ARE, "none", True, "nothing is replaced", found)
+        return _outcome(AS_THEY_ARE, "none", True, "nothing is replaced", found, started)
     variant = next(variant for variant in VARIANTS if full_name(variant) == name)
     functions = {function for patch in variant.patches for function in patch.functions}
-    touched = [family for family in narrowed() if functions & called()[family.name]]
-    forget()
+    touched = [
+        family
+        for family in narrowed()
+        if functions & called()[family.name]
+        and not (variant.equivalent and family.name.startswith(LEFT_OUT_OF_EQUIVALENT))
+    ]
+    compiled = variant.side != "pgtorch"  # what is compiled knows nothing of PyTorch
+    forget(compiled=compiled)
     try:
         with applied(variant.patches):
             found = first_parting(touched)
     finally:
-        forget()
-    return _outcome(name, variant.kind, variant.equivalent, variant.proof, found)
+        forget(compiled=compiled)
+    return _outcome(name, variant.kind, variant.equivalent, variant.proof, found, started)
 
 
 @cache
@@ -163,12 +177,12 @@ def calls(chosen: Iterable[Family], functions: Iterable[Function]) -> dict[str, 
         for key, (owner, name) in watched.items():
             spy = _spy(getattr(owner, name), key, seen)
             stack.enter_context(mock.patch.object(owner, name, spy))
-        forget()
         for family in chosen:
+            forget(compiled=False)
             seen.clear()
             family.example(SEED, 0)[1].trace()
             found[family.name] = {watched[key] for key in seen}
-    forget()
+    forget(compiled=False)
     return found
 
 
@@ -186,10 +200,13 @@ def _mismatches(chosen: Iterable[Family]) -> Iterator[Mismatch]:
                 yield from comparison.mismatches
 
 
-def _outcome(name: str, kind: str, equivalent: bool, proof: str, found: Mismatch | None) -> Outcome:
+def _outcome(
+    name: str, kind: str, equivalent: bool, proof: str, found: Mismatch | None, started: float
+) -> Outcome:
+    seconds = time.perf_counter() - started
     stage = "" if found is None else found.stage
     raised = found is not None and found.reference == "runs"
-    return Outcome(name, kind, equivalent, proof, stage, found, raised)
+    return Outcome(name, kind, equivalent, proof, stage, found, raised, seconds)
 
 
 def _is_named(variant: Variant, name: str) -> bool:

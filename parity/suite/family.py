@@ -68,25 +68,26 @@ class Family(NamedTuple):
 
 
 class Direct(NamedTuple):
-    """An example whose two sides are there as functions of arrays, not to be jitted here."""
+    """An example whose two sides do the same to the numbers: nothing is allowed for rounding.
+
+    The candidate is a function of arrays, not to be jitted here.
+    """
 
     name: str
     reference: Side
     candidate: Function
     inputs: dict[str, Any]
-    precisions: tuple[str, ...] = ("float64",)
 
     def compare(self, *, jit: bool = True) -> list[Comparison]:
         """The candidate against the reference."""
-        reference = torch_side(self.reference)
         return [
             compare(
-                reference,
+                torch_side(self.reference),
                 self.candidate,
                 self.inputs,
                 stage=self.name,
-                roundings=sides.torch_roundings(reference),
-                precisions=self.precisions,
+                padding=sides.everywhere(self.inputs),
+                precisions=("float64",),
             )
         ]
 

@@ -103,6 +103,7 @@ def rollout(agent: str, *, early_exit: bool) -> Stage:
         of_torch,
         of_jax,
         oracle=lambda params, start, noise: _walked(agent, params, start, noise),
+        is_exact=True,
     )
 
 

@@ -24,6 +24,8 @@ class Stage(NamedTuple):
         gradient_oracle: The gradient by hand: the inputs by path to gradients by path.
         decided_by: What decides a discrete output, by its name: scores, or a distance.
         exact_zeros: Inputs whose zeros are no result of rounding.
+        is_exact: Whether exact numbers decide in it how it goes on. Nudged by an ulp they would
+            decide otherwise, and a yardstick of that would let anything pass: nothing is nudged.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Stage(NamedTuple):
     gradient_oracle: Function | None = None
     decided_by: Mapping[str, Side] = {}
     exact_zeros: tuple[str, ...] = ()
+    is_exact: bool = False
 
     def reference(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The float64 reference's outputs: what the next stage is fed."""
@@ -98,13 +101,13 @@ class Example(NamedTuple):
             self.inputs,
             stage=name,
             oracle=None if stage.oracle is None else oracle_side(stage.oracle),
-            sensitivity=sides.torch_sensitivity(stage.torch),
-            roundings=sides.torch_roundings(reference),
+            sensitivity=None if stage.is_exact else sides.torch_sensitivity(stage.torch),
+            roundings=None if stage.is_exact else sides.torch_roundings(reference),
             deciders={
                 leaf: Decider(torch_side(scores), sides.torch_roundings(torch_side(scores)))
                 for leaf, scores in stage.decided_by.items()
             },
-            padding=self.padding,
+            padding=sides.everywhere(self.inputs) if stage.is_exact else self.padding,
             exact_zeros=(*stage.exact_zeros, *self.exact_zeros),
             precisions=self.precisions,
         )
@@ -146,13 +149,13 @@ def jax_gradient(function: Side, wrt: tuple[str, ...], jit: bool) -> Function:
 jax_mapped = cache(sides.jax_mapped)
 
 
-remembered: list[Any] = [jax_side, jax_gradient, jax_mapped]
-"""Caches of what was made of the packages' functions."""
+made: list[Any] = []
+"""Caches of what is made of the packages' functions before it is called."""
 
 
-def forget() -> None:
-    """What is compared next is made and compiled anew: something was put in another's place."""
-    for cached in remembered:
+def forget(*, compiled: bool = True) -> None:
+    """What is compared next is made, and compiled, anew: something was put in another's place."""
+    for cached in [*made, *([jax_side, jax_gradient, jax_mapped] if compiled else [])]:
         cached.cache_clear()
 
 

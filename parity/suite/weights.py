@@ -11,7 +11,7 @@ import torch
 
 from parity import convert
 from parity.hazards import SIZES, Size
-from parity.suite.stages import Side, remembered
+from parity.suite.stages import Side, made
 from pgjax import checkpoint as jax_checkpoint
 from pgjax import policies as jax_policies
 from pgtorch import checkpoint as torch_checkpoint
@@ -30,7 +30,7 @@ def jax_policy(agent: str, size: Size = SIZES[0]) -> jax_policies.Policy:
     return jax_policies.make_policy(agent, *size)
 
 
-remembered += [torch_policy, jax_policy]
+made += [torch_policy, jax_policy]
 
 
 def with_module(agent: str, size: Size, function: Side) -> Side:
