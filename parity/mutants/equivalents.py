@@ -183,10 +183,10 @@ def _corrected_moments(
     def correction(base: float, count: Any, dtype: Any) -> Any:
         return -jnp.expm1(count.astype(dtype) * math.log(base))
 
-    def update(grads, state, params=None):
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
         count = optax.safe_increment(state.count)
-        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
-        v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, grads)
+        m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
 
         def step(m, v):
             m_hat, v_hat = (
@@ -200,10 +200,10 @@ def _corrected_moments(
 
 
 def _clip_by_where(max_norm: float) -> optax.GradientTransformation:
-    def update(grads, state, params=None):
-        norm = optax.tree.norm(grads) + 1e-6
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        norm = optax.tree.norm(updates) + 1e-6
         return jax.tree.map(
-            lambda g: jnp.where(norm > max_norm, g * (max_norm / norm), g), grads
+            lambda g: jnp.where(norm > max_norm, g * (max_norm / norm), g), updates
         ), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

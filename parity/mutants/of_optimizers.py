@@ -70,7 +70,7 @@ def _factor(norm: Any, limit: float) -> Any:
 def _scaled(factor: Callable, max_norm: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(
         lambda params: optax.EmptyState(),
-        lambda grads, state, params=None: (factor(grads, max_norm), state),
+        lambda updates, state, params=None: (factor(updates, max_norm), state),
     )
 
 
@@ -121,12 +121,14 @@ def adam(rate: float = 1.0, **changes: Any) -> Callable:
     """optax's own Adam, with its bias correction in float32, and something else wrong."""
 
     def made(learning_rate, b1=0.9, b2=0.999, eps=1e-8):
-        given = {"b1": b1, "b2": b2, "eps": eps}
-        options = {k: change(given[k]) if k in given else change for k, change in changes.items()}
-        scale = optax.scale_by_adam(**(given | options))
+        given: dict[str, Any] = {"b1": b1, "b2": b2, "eps": eps}
+        options: dict[str, Any] = {
+            k: change(given[k]) if k in given else change for k, change in changes.items()
+        }
+        scale: Any = optax.scale_by_adam(**(given | options))
 
-        def update(grads, state, params=None):
-            change, state = scale.update(grads, state, params)
+        def update(updates: Any, state: Any, params: Any = None) -> Any:
+            change, state = scale.update(updates, state, params)
             return jax.tree.map(lambda c: -rate * learning_rate * c, change), state
 
         return optax.GradientTransformation(scale.init, update)
@@ -139,11 +141,11 @@ def corrected(change: Callable) -> Callable:
     right = jax_optim.adam
 
     def made(*args, **kwargs):
-        transform = right(*args, **kwargs)
+        transform: Any = right(*args, **kwargs)
 
-        def update(grads, state, params=None):
+        def update(updates: Any, state: Any, params: Any = None) -> Any:
             count = change(state.count + 1) - 1
-            step, after = transform.update(grads, state._replace(count=count), params)
+            step, after = transform.update(updates, state._replace(count=count), params)
             return step, after._replace(count=state.count + 1)
 
         return optax.GradientTransformation(transform.init, update)
@@ -156,10 +158,10 @@ def counted(change: Callable) -> Callable:
     right = jax_optim.adam
 
     def made(*args, **kwargs):
-        transform = right(*args, **kwargs)
+        transform: Any = right(*args, **kwargs)
 
-        def update(grads, state, params=None):
-            step, after = transform.update(grads, state, params)
+        def update(updates: Any, state: Any, params: Any = None) -> Any:
+            step, after = transform.update(updates, state, params)
             return step, after._replace(count=change(after.count))
 
         return optax.GradientTransformation(transform.init, update)

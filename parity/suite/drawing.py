@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from parity import hazards, sides
+from parity import hazards, oracle, sides
 from parity.hazards import EPISODES, SIZES
 from parity.suite import environment, laws, learning, optimizers, playing, updates
 from parity.suite.family import Direct, Statistical
 from parity.suite.stages import Example, Side, Stage, torch_side
-from parity.suite.weights import carried
+from parity.suite.weights import acted, carried
 from pgcore.config import TrainConfig
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -37,15 +37,11 @@ def step(rng, kind, dtypes):
 def weights(rng, agent, size):
     tensors = hazards.params(rng, agent, size, "initial")
 
-    def unchanged(params):
-        ways = (
-            "pgtorch writes",
-            "pgjax writes",
-            "pgjax reads",
-            "parity to Flax",
-            "parity to PyTorch",
-        )
-        return {way: dict(params) for way in ways}
+    ways = ("pgtorch writes", "pgjax writes", "pgjax reads", "parity to Flax", "parity to PyTorch")
+
+    def unchanged(inputs):
+        tensors = sides.nested(inputs)["params"]
+        return sides.flat(dict.fromkeys(ways, tensors))
 
     def found(inputs):
         with sides.x64(True):
@@ -107,6 +103,34 @@ def normal_entropy(rng, shape, law):
     drawn = hazards.normal(rng, shape, law)
     inputs = {"loc": drawn["loc"], "scale": drawn["scale"]}
     return Example(laws.entropy("reparam"), inputs, wrt=("scale",))
+
+
+def act(rng, agent, weights, noise):
+    size, batch = SIZES[1], 5
+    tensors = hazards.params(rng, agent, size, weights)
+    inputs = {
+        **_under("params", tensors),
+        "obs": rng.normal(size=(batch, size.obs_dim)),
+        "noise": hazards.noise(rng, agent, (batch, size.num_actions), noise),
+    }
+
+    def by_hand(inputs):
+        given = sides.nested(inputs)
+        dist = oracle.network(agent, given["params"], given["obs"])
+        drawn = (
+            oracle.categorical_sample(dist["logits"], given["noise"])
+            if agent == "reinforce"
+            else oracle.normal_sample(dist["loc"], dist["scale"], given["noise"])
+        )
+        action = oracle.action(agent, drawn)
+        return {"pgtorch": action, "pgjax": action}
+
+    def found(inputs):
+        given = sides.nested(inputs)
+        with sides.x64(True):
+            return acted(agent, size, given["params"], given["obs"], given["noise"])
+
+    return Direct("make_act", by_hand, found, inputs)
 
 
 # --- from rewards to the gradient ----------------------------------------------------------------
@@ -266,7 +290,7 @@ def torch_train_step(rng, agent, kind):
     drawn = playing.drawn_in_torch(agent, rng.integers(2**31, size=3))
     inputs = {**_walk_params(rng, agent), **drawn._asdict()}
     own = torch_side(_torch_train_steps(agent, own_noise=True))
-    return Direct("train step, pgtorch", _torch_train_steps(agent), own, inputs)
+    return Direct("train step, pgtorch", torch_side(_torch_train_steps(agent)), own, inputs)
 
 
 @cache

@@ -57,7 +57,8 @@ def _about_the_limits(rng: np.random.Generator, physics: np.ndarray) -> np.ndarr
 def step() -> Stage:
     """Inputs `physics`, `time`, `action`."""
 
-    def outputs(after, obs, reward, terminated, truncated, rounded):
+    def outputs(after, rounded, *rest):
+        obs, reward, terminated, truncated = rest
         parts = {name: after.physics[..., i] for i, name in enumerate(PARTS)}
         return {
             **parts,
@@ -70,13 +71,13 @@ def step() -> Stage:
 
     def of_torch(physics, time, action):
         state = torch_cartpole.CartPoleState(physics, time)
-        after, *rest = torch_cartpole.CartPole(MAX_STEPS).step(state, action)
-        return outputs(after, *rest, after.physics.to(torch.float32))
+        after, *rest = torch_cartpole.CartPole().step(state, action)
+        return outputs(after, after.physics.to(torch.float32), *rest)
 
     def of_jax(physics, time, action):
         state = jax_cartpole.CartPoleState(physics, time)
-        after, *rest = jax_cartpole.CartPole(MAX_STEPS).step(state, action)
-        return outputs(after, *rest, after.physics.astype(jnp.float32))
+        after, *rest = jax_cartpole.CartPole().step(state, action)
+        return outputs(after, after.physics.astype(jnp.float32), *rest)
 
     def distance(physics, time, action):
         after, *_ = torch_cartpole.step(torch_cartpole.CartPoleState(physics, time), action)

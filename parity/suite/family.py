@@ -13,7 +13,6 @@ import numpy as np
 
 from parity import sides
 from parity.suite.randomness import Draws
-from parity.suite.stages import Side, torch_side
 from parity.tolerance import Comparison, Function, compare
 
 
@@ -70,11 +69,11 @@ class Family(NamedTuple):
 class Direct(NamedTuple):
     """An example whose two sides do the same to the numbers: nothing is allowed for rounding.
 
-    The candidate is a function of arrays, not to be jitted here.
+    They are functions of arrays by path, not to be jitted here.
     """
 
     name: str
-    reference: Side
+    reference: Function
     candidate: Function
     inputs: dict[str, Any]
 
@@ -82,7 +81,7 @@ class Direct(NamedTuple):
         """The candidate against the reference."""
         return [
             compare(
-                torch_side(self.reference),
+                self.reference,
                 self.candidate,
                 self.inputs,
                 stage=self.name,
@@ -97,7 +96,7 @@ class Direct(NamedTuple):
 
     def trace(self) -> None:
         """Runs both sides."""
-        torch_side(self.reference)(self.inputs)
+        self.reference(self.inputs)
         self.candidate(self.inputs)
 
 

@@ -40,7 +40,7 @@ def episode_returns() -> Stage:
 
 
 @cache
-def advantages(scope: str) -> Stage:
+def advantages(scope: Any) -> Stage:
     """Inputs `returns`, `mask`."""
     return Stage(
         "advantages",

@@ -62,7 +62,7 @@ def update(learning_rate: float, **constants: float) -> Stage:
         }
 
     def of_jax(gradients, m, v, count):
-        adam = jax_optim.adam(learning_rate, **constants)
+        adam: Any = jax_optim.adam(learning_rate, **constants)
         before = optax.ScaleByAdamState(count=count, mu=m, nu=v)
         change, after = adam.update(gradients, before, jax.tree.map(jnp.zeros_like, gradients))
         counts = dict.fromkeys(gradients, after.count)

@@ -163,7 +163,8 @@ def drawn_in_jax(agent: str, seeds: np.ndarray) -> Drawn:
             jax_rollout.draw_noise(law, JAX_CORRIDOR, jax.random.key(seed), number)
             for seed in seeds
         ]
-        return Drawn(*(np.stack(part) for part in zip(*noise, strict=True)), seeds)
+        reset, policy = (np.stack(part) for part in zip(*noise, strict=True))
+    return Drawn(reset, policy, seeds)
 
 
 def drawn_in_torch(agent: str, seeds: np.ndarray) -> Drawn:
@@ -173,7 +174,8 @@ def drawn_in_torch(agent: str, seeds: np.ndarray) -> Drawn:
         torch_rollout.draw_noise(law, TORCH_CORRIDOR, _generator(seed), number) for seed in seeds
     ]
     arrays = ([each.double().numpy() for each in part] for part in zip(*noise, strict=True))
-    return Drawn(*map(np.stack, arrays), seeds)
+    reset, policy = map(np.stack, arrays)
+    return Drawn(reset, policy, seeds)
 
 
 def jax_steps(agent: str, params: Any, reset: Any, policy: Any, seed: Any) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _in_jax(config: TrainConfig, size: Size, num_updates: int, sgd: bool):
             metrics = [{k: v[i] for k, v in rows._asdict().items()} for i in range(num_updates)]
         outputs = {"params": from_flax(state.params), "update": state.update}
         if not sgd:
-            adam = _adam_state(state.opt_state)
+            adam: Any = _adam_state(state.opt_state)
             outputs["m"], outputs["v"] = from_flax(adam.mu), from_flax(adam.nu)
         return outputs | {"metrics": metrics}
 

@@ -91,3 +91,16 @@ def carried(agent: str, size: Size, tensors: Mapping[str, np.ndarray]) -> dict[s
         "parity to Flax": from_flax(converted),
         "parity to PyTorch": convert.to_torch(flax_params, module),
     }
+
+
+def acted(
+    agent: str, size: Size, params: Mapping[str, Any], obs: Any, noise: Any
+) -> dict[str, Any]:
+    """The actions of each package's policy as evaluations call it, NumPy to NumPy."""
+    module = torch_policy(agent, size).init(torch.Generator()).double()
+    module = torch_checkpoint.tensors_to_params(dict(params), module)
+    flax_params = jax.tree.map(jnp.array, to_flax(params))
+    return {
+        "pgtorch": torch_policies.make_act(torch_policy(agent, size), module)(obs, noise),
+        "pgjax": jax_policies.make_act(jax_policy(agent, size), flax_params)(obs, noise),
+    }
