@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, permutation_test
 
-from benchmarks import alike, demo, learning, results
+from benchmarks import alike, demo, learning, power, results
 
 PAGE = "docs/learning.md"
 
@@ -84,3 +84,24 @@ def test_the_figures_that_are_promised_hold_in_the_committed_result():
             assert [seed.seed for seed in seeds] == list(range(num_seeds))
             assert not any(map(learning.falls_short, seeds))
         assert np.median([seed.env_steps for seed in defaults[agent]["pgjax"]]) <= limit
+
+
+def test_the_power_pages_tables_are_those_of_the_committed_results():
+    variants, examples = results.load("power"), results.load("false_alarms")
+    assert results.table_in(power.PAGE, "power: kinds") == power.summary_table(variants)
+    assert results.table_in(power.PAGE, "power: variants") == power.variants_table(variants)
+    assert results.table_in(power.PAGE, "power: equivalents") == power.equivalents_table(variants)
+    assert results.table_in(power.PAGE, "power: false alarms") == power.examples_table(examples)
+
+
+def test_the_committed_results_are_of_todays_variants_and_all_hold():
+    from parity.mutants import VARIANTS
+    from parity.mutants.power import full_name
+    from parity.suite.families import families
+
+    variants, examples = results.load("power"), results.load("false_alarms")
+    assert [each["name"] for each in variants["variants"]] == [*map(full_name, VARIANTS)]
+    assert all(each["caught"] is not each["equivalent"] for each in variants["variants"])
+    assert [stage["name"] for stage in examples["stages"]] == [f.name for f in families()]
+    assert examples["examples"] >= 100_000
+    assert examples["failures"] == []

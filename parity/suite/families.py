@@ -34,7 +34,7 @@ def families() -> tuple[Family, ...]:
         Family("action reinforce", {"shape": LAWS, "values": hazards.TIES}, drawing.greedy_choice),
         Family("action reparam", {"shape": LAWS, "values": hazards.TIES}, drawing.action),
         *_of_agents(
-            "make_act", {"weights": hazards.PARAMS, "noise": hazards.NOISES}, drawing.act, 0.2
+            "make_act", {"weights": hazards.PARAMS, "noise": hazards.NOISES}, drawing.act, 0.05
         ),
         Family(
             "log_prob reinforce", {"shape": LAWS, "law": hazards.LOGITS}, drawing.choice_log_prob

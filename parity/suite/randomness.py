@@ -2,9 +2,10 @@
 
 Both packages are held against the exact law. With F its distribution function and Fₙ the share of
 n draws below a number, right code gives sup |Fₙ − F| > √(ln(2/α) / 2n) with a probability of at
-most α (Massart 1990). No draw may lie outside the law's support. And no two numbers of one draw
-may depend on each other: over n draws two independent ones have a correlation |r| > z/√n with a
-probability of at most 2·e^(−z²/2). A key that is used twice, or a tied row, shows there.
+most α (Massart 1990). No draw may lie outside the law's support, and the extremes must come near
+its ends. And no two numbers of one draw may depend on each other: over n draws two independent ones
+have a correlation |r| > z/√n with a probability of at most 2·e^(−z²/2). A key used twice, or
+a tied row, shows there.
 """
 
 import math
@@ -114,6 +115,7 @@ def held(stage: str, drawn: Mapping[str, np.ndarray], laws: Mapping[str, Law]) -
         array = np.asarray(drawn[name], np.float64)
         findings[name, "law"] = (*distance(array[:-1], law), "as drawn", "the law")
         outside = np.maximum(array - np.float32(law.high), np.float32(law.low) - array).max()
+        findings[name, "reach"] = (*shortfall(array[:-1], law), "as drawn", "the law")
         findings[name, "support"] = (max(float(outside), 0.0), 0.0, "as drawn", "the law")
         differs = float(np.max(np.abs(array[0] - array[-1])))
         findings[name, "the same seed again"] = (differs, 0.0, "as drawn", "the same")
@@ -133,14 +135,26 @@ def distance(drawn: np.ndarray, law: Law) -> tuple[float, float]:
     return float(max(above, below)), math.sqrt(math.log(2 / ERROR_RATE) / (2 * n))
 
 
+def shortfall(drawn: np.ndarray, law: Law) -> tuple[float, float]:
+    """How much of the law lies beyond the extremes of n draws, and what chance allows it.
+
+    None of n draws falls into a tail of probability p with a probability of (1 − p)ⁿ ≤ e^(−np).
+    """
+    ends = law.cdf(np.array([drawn.min(), drawn.max()]))
+    return float(max(ends[0], 1 - ends[1])), math.log(2 / ERROR_RATE) / drawn.size
+
+
 def dependence(drawn: np.ndarray) -> tuple[float, float]:
-    """The largest correlation among the columns of `[n, numbers]`, and what chance allows it."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        correlation = np.corrcoef(drawn, rowvar=False)
-    pairs = correlation[np.triu_indices(len(correlation), 1)]
-    z = math.sqrt(2 * math.log(2 * len(pairs) / ERROR_RATE))
-    worst = float(np.max(np.abs(np.nan_to_num(pairs, nan=1.0))))  # a constant depends on all
-    return worst, z / math.sqrt(len(drawn))
+    """The largest correlation among the columns of `[n, numbers]`, and what chance allows it.
+
+    What is always the same depends on everything.
+    """
+    num_pairs = drawn.shape[1] * (drawn.shape[1] - 1) // 2
+    bound = math.sqrt(2 * math.log(2 * num_pairs / ERROR_RATE) / len(drawn))
+    if (np.ptp(drawn, axis=0) == 0).any():
+        return 1.0, bound
+    correlation = np.corrcoef(drawn, rowvar=False)
+    return float(np.abs(correlation[np.triu_indices(len(correlation), 1)]).max()), bound
 
 
 def _judged(

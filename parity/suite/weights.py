@@ -89,7 +89,9 @@ def carried(agent: str, size: Size, tensors: Mapping[str, np.ndarray]) -> dict[s
         "pgjax writes": jax_checkpoint.params_to_tensors(flax_params),
         "pgjax reads": from_flax(read),
         "parity to Flax": from_flax(converted),
-        "parity to PyTorch": convert.to_torch(flax_params, module),
+        "parity to PyTorch": {
+            name: tensor.numpy() for name, tensor in convert.to_torch(flax_params, module).items()
+        },
     }
 
 

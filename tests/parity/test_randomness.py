@@ -44,7 +44,12 @@ def test_draws_of_another_law_are_caught(name, other):
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_a_bound_off_by_a_tenth_is_caught(factor):
     wrong = failing(factor * DRAWS["uniform"], LAWS["uniform"])
-    assert wrong & {"law", "support"}
+    assert wrong & {"law", "support", "reach"}
+
+
+def test_a_bound_off_by_a_hundredth_is_caught():
+    assert "reach" in failing(0.99 * DRAWS["uniform"], LAWS["uniform"])
+    assert "support" in failing(1.01 * DRAWS["uniform"], LAWS["uniform"])
 
 
 def test_one_draw_outside_the_support_is_caught():
