@@ -14,9 +14,10 @@ test: ## lint, types, every test and every example
 	@sh scripts/bootstrap
 	@sh scripts/test
 
-test-deep: ## the same with many more examples, new ones each time
+test-deep: ## the same with many more examples, new ones each time, then 100,000 of the suite's
 	@sh scripts/bootstrap
 	@HYPOTHESIS_PROFILE=nightly sh scripts/test
+	@$(PY) -m parity check --examples 100000 --seed $$(date +%s)
 
 lint: ## lint and types alone
 	@sh scripts/bootstrap

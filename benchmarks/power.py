@@ -1,7 +1,8 @@
 """What the suite sees: each known wrong variant, and right code on 100,000 examples.
 
-    python -m benchmarks.power --save            # the variants, about two minutes
-    python -m benchmarks.power --examples 100000 --save   # right code too, about half an hour
+    python -m benchmarks.power --save                     # the variants, about two minutes
+    python -m benchmarks.power --examples 100000 --save   # right code, about half an hour
+    python -m benchmarks.power --examples 100000 --only loss --save   # one stage's figures anew
 
 With `--save` the figures are kept in results/power.json and results/false_alarms.json, and the
 tables of docs/power.md are written anew.
@@ -16,10 +17,12 @@ from typing import Any
 import tyro
 
 from benchmarks import results
+from parity import workers
 from parity.mutants.command import as_json as variants_as_json
 from parity.mutants.power import selftest
-from parity.suite.checking import ONE_IN, check_suite
+from parity.suite.checking import ONE_IN, shared_out, tally_of
 from parity.suite.command import as_json as examples_as_json
+from parity.suite.families import families
 from parity.workers import default_jobs
 
 PAGE = "docs/power.md"
@@ -30,8 +33,10 @@ class Power:
     """Measure what the suite catches, and how often it is wrong."""
 
     examples: int | None = None
-    """Draw so many examples of right code too."""
-    seed: int = 1
+    """Draw so many examples of right code, and try no variants."""
+    only: str | None = None
+    """Of these, only families that begin with one of these names; the others' figures stay."""
+    seed: int = 0
     """What these are drawn from."""
     save: bool = False
     """Keep the figures and write the tables."""
@@ -44,14 +49,34 @@ def measure_variants() -> dict[str, Any]:
     return variants_as_json(found, time.perf_counter() - started)
 
 
-def measure_examples(examples: int, seed: int) -> dict[str, Any]:
+def measure_examples(examples: int, seed: int, only: str | None) -> dict[str, Any]:
     """Right code on so many examples."""
     started = time.perf_counter()
-    tallies = check_suite(examples, seed=seed, jobs=default_jobs())
-    found = examples_as_json(tallies, seed, time.perf_counter() - started)
-    for stage in found["stages"]:
+    numbers = shared_out(examples, families())
+    names = [n for n in numbers if only is None or n.startswith(tuple(only.split(",")))]
+    tasks = [(name, seed, 0, numbers[name]) for name in names]
+    found = {tally.family: tally for _, tally in workers.results(tally_of, tasks, default_jobs())}
+    tallies = [found[name] for name in names]
+    figures = examples_as_json(tallies, seed, time.perf_counter() - started)
+    for stage in figures["stages"]:
         del stage["seconds"]
-    return found
+    return figures if only is None else merged(results.load("false_alarms"), figures)
+
+
+def merged(known: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The committed figures with those of some families made anew, in today's order."""
+    by_name = {stage["name"]: stage for stage in [*known["stages"], *new["stages"]]}
+    stages = [by_name[family.name] for family in families()]
+    replaced = {stage["name"] for stage in new["stages"]}
+    kept = [each for each in known["failures"] if each["family"] not in replaced]
+    return {
+        **new,
+        "ok": all(stage["ok"] for stage in stages),
+        "examples": sum(stage["examples"] for stage in stages),
+        "seconds": known["seconds"],
+        "stages": stages,
+        "failures": [*kept, *new["failures"]],
+    }
 
 
 def summary_table(found: dict[str, Any]) -> str:
@@ -111,17 +136,19 @@ def _cell(text: str) -> str:
 
 def main() -> int:
     options = tyro.cli(Power, description=__doc__)
-    variants = measure_variants()
-    print(summary_table(variants))
-    print(f"{variants['seconds']:.0f} s")
-    ok = variants["ok"]
-    if options.save:
-        results.save("power", "python -m benchmarks.power --save", variants)
-        results.put_table(PAGE, "power: kinds", summary_table(variants))
-        results.put_table(PAGE, "power: variants", variants_table(variants))
-        results.put_table(PAGE, "power: equivalents", equivalents_table(variants))
-    if options.examples is not None:
-        examples = measure_examples(options.examples, options.seed)
+    ok = True
+    if options.examples is None:
+        variants = measure_variants()
+        print(summary_table(variants))
+        print(f"{variants['seconds']:.0f} s")
+        ok = variants["ok"]
+        if options.save:
+            results.save("power", "python -m benchmarks.power --save", variants)
+            results.put_table(PAGE, "power: kinds", summary_table(variants))
+            results.put_table(PAGE, "power: variants", variants_table(variants))
+            results.put_table(PAGE, "power: equivalents", equivalents_table(variants))
+    else:
+        examples = measure_examples(options.examples, options.seed, options.only)
         print(examples_table(examples))
         print(f"one in {ONE_IN} also eager and vmapped; {examples['seconds']:.0f} s")
         ok = ok and examples["ok"]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from parity.report import Report
 from parity.suite.families import families
 from parity.suite.family import Family
+from parity.suite.stages import Example
 from parity.tolerance import Comparison, Mismatch, Verdict
 from parity.workers import results
 from pgcore.errors import require, unknown_choice
@@ -87,11 +88,9 @@ def check_suite(
         if not any(known.startswith(name) for known in names):
             raise unknown_choice("only", name, names)
     chosen = [f for f in families() if not only or any(f.name.startswith(n) for n in only)]
-    shares = sum(family.share for family in chosen) or 1.0
+    numbers = shared_out(examples, chosen)
     ranges = [
-        (0, max(1, round(examples * family.share / shares)))
-        if example is None
-        else (example, example + 1)
+        (0, numbers[family.name]) if example is None else (example, example + 1)
         for family in chosen
     ]
     # What takes long begins first; the order of the pipeline is that of the result.
@@ -102,6 +101,12 @@ def check_suite(
         tell(one)
         found[one.family] = one
     return [found[family.name] for family in chosen]
+
+
+def shared_out(examples: int, chosen: Sequence[Family]) -> dict[str, int]:
+    """How many examples each family gets: its share, and one at least."""
+    shares = sum(family.share for family in chosen) or 1.0
+    return {each.name: max(1, round(examples * each.share / shares)) for each in chosen}
 
 
 def tally_of(name: str, seed: int, start: int, stop: int) -> Tally:
@@ -139,13 +144,15 @@ def held(
 ) -> tuple[dict[str, Any], list[tuple[str, Comparison]]]:
     """What an example was drawn as, and its comparisons with how each was run.
 
-    One in 50 is run in all ways. What raises has parted: it is reported like a wrong number.
+    One in 50 of a stage's own is run in all ways. What raises has parted: it is reported like a
+    wrong number.
     """
     choices: dict[str, Any] = {}
     try:
         choices, example = family.example(seed, index)
         parts = [("jitted" if jit else "eager", each) for each in example.compare(jit=jit)]
-        if index % ONE_IN == 0 if all_ways is None else all_ways:
+        all_ways = index % ONE_IN == 0 if all_ways is None else all_ways
+        if all_ways and isinstance(example, Example):
             parts += [("eager", each) for each in example.compare(jit=False)]
             parts += [("vmapped", each) for each in example.vmapped()]
     except Exception as error:
