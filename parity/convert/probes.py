@@ -39,7 +39,7 @@ class Probe:
         return cast({**_prefixed("weights/", weights), **self.inputs}, np.float64)
 
     @property
-    def _torch(self) -> sides.Side:
+    def _torch(self) -> sides.Function:
         return sides.torch_values(self._call)
 
     def _call(self, weights: Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> Any:

@@ -37,7 +37,7 @@ class Stage(NamedTuple):
     exact_zeros: tuple[str, ...] = ()
     is_exact: bool = False
 
-    def reference(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def reference(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The float64 reference's outputs: what the next stage is fed."""
         return torch_side(self.torch)(inputs)
 

@@ -1,0 +1,101 @@
+"""Runs of a PyTorch side whose operations round otherwise: term (d) of `parity.tolerance`."""
+
+import ctypes
+import math
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from parity.names import Arrays
+from parity.tolerance import NUM_NUDGES, Function
+
+
+def torch_roundings(side: Function) -> Callable[[Arrays], Iterator[Mapping[str, np.ndarray]]]:
+    """Runs of a PyTorch side whose operations round otherwise, for term (d) of `parity.tolerance`.
+
+    In 8 runs each operation's result moves to a neighbouring float64; where the platform can do
+    it, one run more for each direction in which the processor can round. What Python computes
+    between the operations (an optimizer's bias correction) is float64 in any precision and stays.
+    """
+
+    def run(inputs: Arrays) -> Iterator[Mapping[str, np.ndarray]]:
+        for draw in range(NUM_NUDGES):
+            with _each_operation(partial(_nudged, np.random.default_rng(draw))):
+                outputs = side(inputs)
+            yield outputs
+        for direction in rounding_directions():
+            with _each_operation(partial(_directed, direction)):
+                outputs = side(inputs)
+            yield outputs
+
+    return run
+
+
+def _each_operation(call: Callable[..., Any]) -> Any:
+    """While open, `call(operation, args, kwargs)` is made for each torch operation."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            return call(func, args, kwargs or {})
+
+    return Mode()
+
+
+def _directed(direction: int, operation: Any, args: tuple, kwargs: dict) -> Any:
+    with rounding(direction):
+        return operation(*args, **kwargs)
+
+
+def _nudged(rng: np.random.Generator, operation: Any, args: tuple, kwargs: dict) -> Any:
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    result = operation(*args, **kwargs)
+    schema = operation._schema
+    is_view = not schema.is_mutable and any(returned.alias_info for returned in schema.returns)
+    if is_view or operation.overloadpacket.__name__ in ("_to_copy", "clone", "copy_"):
+        return result  # nothing was computed
+    for tensor in tree_leaves(result):
+        if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64:
+            up = torch.tensor(rng.random(tensor.shape) < 0.5)
+            moved = torch.nextafter(tensor, torch.where(up, math.inf, -math.inf).to(tensor))
+            tensor.copy_(torch.where((tensor == 0) | ~moved.isfinite(), tensor, moved))
+    return result
+
+
+_DIRECTIONS = {
+    "x86_64": (0x800, 0x400, 0xC00),
+    "aarch64": (0x400000, 0x800000, 0xC00000),
+}
+"""C's FE_UPWARD, FE_DOWNWARD and FE_TOWARDZERO, by processor."""
+
+
+def rounding_directions() -> tuple[int, ...]:
+    """The directions that `rounding` can set here, besides to nearest; empty if none."""
+    machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    return _DIRECTIONS.get(machine, ()) if _floating_point_environment() else ()
+
+
+@contextmanager
+def rounding(direction: int) -> Iterator[None]:
+    """Rounds this thread's floating-point operations in a direction, then to nearest again."""
+    environment = _floating_point_environment()
+    if environment is None or environment.fesetround(direction) != 0:
+        raise RuntimeError(f"the rounding direction {direction:#x} can't be set here")
+    try:
+        yield
+    finally:
+        environment.fesetround(0)
+
+
+def _floating_point_environment() -> Any:
+    """The C library, if it can set the rounding direction."""
+    if platform.system() not in ("Linux", "Darwin"):
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "fesetround") else None
