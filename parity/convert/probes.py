@@ -27,7 +27,7 @@ class Probe:
         arrays = self._arrays(weights)
         return compare(self._torch, self._flax, arrays, stage="probe", precisions=("float64",))
 
-    def torch(self, weights: Arrays) -> dict[str, np.ndarray]:
+    def torch(self, weights: Arrays) -> Mapping[str, np.ndarray]:
         """The torch network's outputs in float64."""
         return self._torch(self._arrays(weights))
 

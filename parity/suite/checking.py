@@ -13,7 +13,10 @@ from parity.workers import results
 from pgcore.errors import require, unknown_choice
 
 ONE_IN = 50
-"""Of so many examples one is also run eagerly and vmapped, the first included."""
+"""Of so many examples one is also run eagerly and vmapped: the first, and where that takes long
+(whole updates, rollouts, training steps) the last."""
+DEAR = 1.5
+"""Seconds of compiling from which on a family takes long."""
 
 
 class Finding(NamedTuple):
@@ -151,7 +154,8 @@ def held(
     try:
         choices, example = family.example(seed, index)
         parts = [("jitted" if jit else "eager", each) for each in example.compare(jit=jit)]
-        all_ways = index % ONE_IN == 0 if all_ways is None else all_ways
+        place = ONE_IN - 1 if family.seconds >= DEAR else 0
+        all_ways = index % ONE_IN == place if all_ways is None else all_ways
         if all_ways and isinstance(example, Example):
             parts += [("eager", each) for each in example.compare(jit=False)]
             parts += [("vmapped", each) for each in example.vmapped()]

@@ -100,7 +100,7 @@ def families() -> tuple[Family, ...]:
             10.0,
         ),
         *_of_agents("updates with SGD", WHOLE | {"config": ("default",)}, drawing.sgd, 0.2, 6.0),
-        *_of_agents("rollout", {"early_exit": (True, False)}, drawing.rollout, 0.5),
+        *_of_agents("rollout", {"early_exit": (True, False)}, drawing.rollout, 0.5, 2.0),
         *_of_agents("train step pgjax", {"kind": ("usual",)}, drawing.jax_train_step, 0.05, 8.0),
         *_of_agents("train step pgtorch", {"kind": ("usual",)}, drawing.torch_train_step, 0.05),
     )
