@@ -73,6 +73,8 @@ def as_json(found: Sequence["Outcome"], seconds: float) -> dict[str, Any]:
                 "equivalent": outcome.equivalent,
                 "caught": outcome.caught,
                 "stage": outcome.stage or None,
+                "raised": outcome.raised,
+                "first": None if outcome.mismatch is None else str(outcome.mismatch),
                 "proof": outcome.proof,
             }
             for outcome in found[1:]

@@ -77,20 +77,39 @@ def of_updates() -> Iterator[Variant]:
         lambda right: lambda r, m: right(r, m) / m.sum(0),
         torch_train,
     )
-    for wrong, name in (
-        (lambda m: m._replace(num_steps=m.num_steps * 0 + 25), "padding counted as steps"),
-        (lambda m: m._replace(grad_norm=jnp.minimum(m.grad_norm, 0.1)), "norm after clipping"),
-        (lambda m: m._replace(entropy=m.entropy / 2), "entropy over padding"),
-    ):
-        yield in_train(
-            name, "reductions", "Metrics", lambda f, wrong=wrong: lambda **k: wrong(f(**k))
-        )
-    yield in_train(
+
+    def reporting(name: str, kind: str, change: Callable) -> Variant:
+        patch = Patch(jax_train, "make_update_step", lambda right: _reporting(right, change))
+        return Variant(name, kind, "pgjax", (patch,))
+
+    yield reporting(
+        "padding counted as steps",
+        "reductions",
+        lambda state, m: (state, m._replace(num_steps=m.num_steps * 0 + 25)),
+    )
+    yield reporting(
+        "norm after clipping",
+        "reductions",
+        lambda state, m: (state, m._replace(grad_norm=jnp.minimum(m.grad_norm, 0.1))),
+    )
+    yield reporting(
+        "entropy over padding",
+        "reductions",
+        lambda state, m: (state, m._replace(entropy=m.entropy / 2)),
+    )
+    yield reporting(
         "updates not counted",
         "schedules and counters",
-        "TrainState",
-        lambda f: lambda params, opt_state, update: f(params, opt_state, update * 0),
+        lambda state, m: (state._replace(update=state.update * 0), m),
     )
+
+
+def _reporting(right: Callable, change: Callable) -> Callable:
+    def make_update_step(*args):
+        update_step = right(*args)
+        return lambda state, trajectory: change(*update_step(state, trajectory))
+
+    return make_update_step
 
 
 def _from_actions(trajectory: Any) -> Any:

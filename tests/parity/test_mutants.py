@@ -1,18 +1,24 @@
 """The power of the suite, by variant: wrong ones are caught, equivalent ones pass."""
 
 import json
+import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from parity.cli import main
-from parity.mutants import VARIANTS, selftest
-from parity.mutants.power import AS_THEY_ARE, calls, full_name, outcome_of
+from parity.mutants import VARIANTS, Outcome, selftest
+from parity.mutants.command import as_json, as_text
+from parity.mutants.power import AS_THEY_ARE, calls, full_name
 from parity.mutants.variants import Lookalike, applied
+from parity.tolerance import Mismatch
 from pgcore.errors import UsageError
 from pgjax import losses as jax_losses
 from pgjax import returns as jax_returns
 
+ROOT = Path(__file__).parents[2]
 WRONG = {full_name(variant): variant for variant in VARIANTS if not variant.equivalent}
 EQUIVALENT = {full_name(variant): variant for variant in VARIANTS if variant.equivalent}
 RAISING = {"pgtorch: padding kept in PyTorch"}  # actions that there are not: torch refuses them
@@ -39,20 +45,28 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_variant_is_caught(name):
-    outcome = outcome_of(name)
-    assert outcome.caught
-    assert outcome.stage
-    # A variant that can't even run would prove nothing.
-    assert not outcome.raised or name in RAISING, str(outcome.mismatch)
-
-
-@pytest.mark.parametrize("name", EQUIVALENT)
-def test_an_equivalent_variant_passes(name):
-    outcome = outcome_of(name)
-    assert not outcome.caught, str(outcome.mismatch)
-    assert outcome.proof
+def test_the_suite_catches_every_wrong_variant_and_passes_every_equivalent_one():
+    # In a process of its own: the tests check shapes in our packages, and would catch variants too.
+    command = [sys.executable, "-m", "parity", "selftest", "--json", "--jobs", "2"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = {each["name"]: each for each in json.loads(run.stdout)["variants"]}
+    assert list(found) == [full_name(variant) for variant in VARIANTS]
+    for name, each in found.items():
+        assert each["caught"] is (name in WRONG), each
+        assert each["equivalent"] is (name in EQUIVALENT)
+        assert bool(each["stage"]) is each["caught"]
+        assert bool(each["proof"]) is each["equivalent"]
+        # A variant that can't even run would prove nothing.
+        assert not each["raised"] or name in RAISING, each["first"]
+    # A bug that both packages share is seen by the definition alone.
+    shared = found["both: unbiased deviation in both"]["first"]
+    values = re.search(r"reference (\S+), candidate (\S+), oracle (\S+);", shared)
+    assert values[1] == values[2] != values[3]
+    # optax.adam is right in float64; in float32 its 1 − b2ᵗ cancels (trap A01).
+    assert " in float32: " in found["pgjax: bias correction in float32"]["first"]
+    # Losses are right where a sample is not stopped, gradients are not (trap C04).
+    assert found["pgjax: sample not stopped"]["stage"] == "log_prob gradient"
 
 
 def test_there_are_variants_of_every_kind_on_either_side():
@@ -63,29 +77,6 @@ def test_there_are_variants_of_every_kind_on_either_side():
     sides = Counter(variant.side for variant in WRONG.values())
     assert set(sides) == {"pgjax", "pgtorch", "both"}
     assert min(sides["pgjax"], sides["pgtorch"]) >= 20
-
-
-def test_a_bug_that_both_packages_share_is_caught_by_the_definition():
-    mismatch = outcome_of("both: unbiased deviation in both").mismatch
-    assert mismatch.reference == mismatch.candidate != mismatch.oracle
-
-
-def test_a_float32_bias_correction_is_caught_in_float32_alone():
-    """optax.adam is right in float64; in float32 its 1 − b2ᵗ cancels (trap A01)."""
-    mismatch = outcome_of("pgjax: bias correction in float32").mismatch
-    assert (mismatch.dtype, mismatch.stage) == ("float32", "update")
-
-
-def test_a_sample_that_is_not_stopped_shows_in_the_gradient_only():
-    """Which is why gradients are compared, and not losses alone (trap C04)."""
-    assert "gradient" in outcome_of("pgjax: sample not stopped").stage
-
-
-def test_a_variant_is_gone_when_it_has_been_tried():
-    right = jax_losses.reinforce_loss, jax_returns.discounted_returns
-    outcome_of("pgjax: summed over episodes")
-    outcome_of("pgjax: γ forgotten")
-    assert (jax_losses.reinforce_loss, jax_returns.discounted_returns) == right
 
 
 def test_families_that_call_nothing_replaced_are_told_from_those_that_do():
@@ -121,27 +112,40 @@ def test_patches_are_undone_even_if_something_raises():
     assert jax_losses.reinforce_loss is right
 
 
-def test_the_command_prints_a_table_and_exits_with_0(capsys):
-    names = "γ forgotten,clipping by where"
-    assert main(["selftest", "--only", names, "--jobs", "1", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["ok"] is True
-    by_name = {each["name"]: each for each in found["variants"]}
-    assert set(by_name) == {
-        "pgjax: γ forgotten",
-        "pgtorch: γ forgotten",
-        "pgjax: clipping by where",
-    }
-    assert by_name["pgjax: γ forgotten"] == {
-        "name": "pgjax: γ forgotten",
-        "kind": "discounting",
-        "equivalent": False,
-        "caught": True,
-        "stage": "returns",
-        "proof": "",
-    }
-    assert by_name["pgjax: clipping by where"]["stage"] is None
-    assert AS_THEY_ARE not in by_name
+def outcome(name, mismatch=None, *, equivalent=False):
+    proof = "since it is" if equivalent else ""
+    stage = "" if mismatch is None else mismatch.stage
+    return Outcome(name, "kind", equivalent, proof, stage, mismatch, False, 1.0)
+
+
+PARTED = Mismatch("loss", "value", (), 1.0, 2.0, 1.0, 1.0, 1e-11, "float64")
+AS_IS = outcome(AS_THEY_ARE, equivalent=True)
+
+
+def test_the_table_says_what_was_caught_and_what_was_not():
+    found = [AS_IS, outcome("a", PARTED), outcome("b"), outcome("c", equivalent=True)]
+    lines = as_text(found, 3.0).splitlines()
+    assert [line.split() for line in lines[2:5]] == [
+        ["a", "loss"],
+        ["b", "NOT", "CAUGHT"],
+        ["c", "passes"],
+    ]
+    assert lines[-1] == "1 of 2 wrong variants caught, 1 of 1 equivalent ones passed, in 3 s"
+    assert as_json(found, 3.0)["ok"] is False
+    assert as_json([AS_IS, outcome("a", PARTED)], 3.0)["ok"] is True
+    assert [each["name"] for each in as_json(found, 3.0)["variants"]] == ["a", "b", "c"]
+
+
+def test_an_equivalent_variant_that_parts_is_shown_and_fails():
+    found = [AS_IS, outcome("c", PARTED, equivalent=True)]
+    assert "WRONGLY loss" in as_text(found, 3.0)
+    assert "c should pass:" in as_text(found, 3.0)
+    assert as_json(found, 3.0)["ok"] is False
+
+
+def test_right_code_that_parts_fails_whatever_is_caught():
+    found = [outcome(AS_THEY_ARE, PARTED, equivalent=True), outcome("a", PARTED)]
+    assert as_json(found, 3.0)["ok"] is False
 
 
 def test_an_unknown_variant_is_named():
