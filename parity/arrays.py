@@ -91,14 +91,15 @@ def largest_magnitude(array: np.ndarray) -> float:
     return float(magnitude.max(initial=0.0))
 
 
-def largest_differences(pairs: Iterable[tuple[Arrays, Arrays]]) -> dict[str, float]:
-    """For each floating output the largest finite difference between the runs of a pair."""
-    largest: dict[str, float] = {}
+def differences(pairs: Iterable[tuple[Arrays, Arrays]]) -> dict[str, np.ndarray]:
+    """For each entry of each floating output its largest finite difference in a pair of runs."""
+    largest: dict[str, np.ndarray] = {}
     for run, exact in pairs:
         for leaf, array in outputs_of(run).items():
             if leaf in exact and array.shape == np.shape(exact[leaf]) and is_floating(array):
-                difference = largest_magnitude(minus(array, np.asarray(exact[leaf])))
-                largest[leaf] = max(largest.get(leaf, 0.0), difference)
+                apart = np.abs(minus(array, np.asarray(exact[leaf])))
+                apart = np.where(np.isfinite(apart), apart, 0.0)
+                largest[leaf] = np.maximum(largest.get(leaf, 0.0), apart)
     return largest
 
 

@@ -17,6 +17,7 @@ from parity import cases, modules, repro, sides
 from parity.inputs import Inputs, require_known
 from parity.repeats import repeatable
 from parity.report import Report
+from pgcore.errors import require
 
 
 def check(
@@ -76,6 +77,9 @@ def check(
     moving = given.differentiated(wrt, modules.held_buffers(reference, inputs))
     in_torch = given.call(modules.reference_function(reference))
     outputs = repeatable(sides.torch_values(in_torch), "reference")(given.arrays)
+    require(
+        len(outputs) > 0, "what the reference returns", "nothing", "an array, or a nest of them"
+    )
     require_known("expect_nonfinite", expect_nonfinite, outputs)
     own, names = modules.divided(reference, candidate, inputs, rename or {}, outputs)
     as_function = modules.candidate_function(

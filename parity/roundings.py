@@ -58,7 +58,7 @@ def _nudged(rng: np.random.Generator, operation: Any, args: tuple, kwargs: dict)
     result = operation(*args, **kwargs)
     schema = operation._schema
     is_view = not schema.is_mutable and any(returned.alias_info for returned in schema.returns)
-    if is_view or operation.overloadpacket.__name__ in ("_to_copy", "clone", "copy_"):
+    if is_view or operation.overloadpacket.__name__ in SELECTING:
         return result  # nothing was computed
     for tensor in tree_leaves(result):
         if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64:
@@ -67,6 +67,36 @@ def _nudged(rng: np.random.Generator, operation: Any, args: tuple, kwargs: dict)
             tensor.copy_(torch.where((tensor == 0) | ~moved.isfinite(), tensor, moved))
     return result
 
+
+SELECTING = frozenset(
+    [
+        "_to_copy",
+        "clone",
+        "copy_",
+        "abs",
+        "neg",
+        "sign",
+        "relu",
+        "threshold_backward",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "where",
+        "amax",
+        "amin",
+        "max",
+        "min",
+        "maximum",
+        "minimum",
+        "sort",
+        "topk",
+        "gather",
+        "index",
+        "index_select",
+        "masked_fill",
+    ]
+)
+"""Operations whose results are inputs of theirs, or a sign: they round nothing."""
 
 _DIRECTIONS = {
     "x86_64": (0x800, 0x400, 0xC00),

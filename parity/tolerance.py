@@ -37,6 +37,11 @@ default does not. A candidate can't be asked to keep what its arithmetic lacks, 
 own float32 runs are made with the same arithmetic (`parity.sides` does so) and E contains the
 flush.
 
+**Jumps.** An entry at which the reference moves as far for an ulp of float64 as for one of float32
+stands on a kink, a tie or a bound. That is no rounding; counted in (a), it would allow anything to
+its whole array. Such entries are left out of (a). For the same reason (d) moves no result of an
+operation that selects and computes nothing (a maximum, a clip, relu).
+
 **Discrete outputs** agree if equal, or if in the reference the deciding margin is within the bound
 of the values that decide; these ties are counted. **Anything not finite** fails on either side,
 unless it is expected and in the same places. Names, shapes and floating dtypes must be equal;

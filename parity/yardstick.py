@@ -9,7 +9,7 @@ import numpy as np
 from parity.arrays import (
     Arrays,
     cast,
-    largest_differences,
+    differences,
     largest_magnitude,
     nudge,
     outputs_of,
@@ -28,6 +28,10 @@ GATE = 1e-11
 FLOAT32_SCALE = 2.0**-23
 SLACK = 16
 """Two right programs round differently: what one draw shows is allowed this many times."""
+JUMP = 1e-6
+"""A response to an ulp of float64 that is more than this share of max|ref| may be a jump,"""
+SHRINKS = 2.0**-20
+"""and is one if it is more than this share of that to an ulp of float32, of which 2⁻²⁹ is usual."""
 NUM_NUDGES = 8
 
 
@@ -85,10 +89,17 @@ class Yardstick:
     def terms(self, leaf: str, dtype: str) -> dict[str, float]:
         """The terms of Y(u) of one output array, by name."""
         u = UNIT_ROUNDOFF[dtype]
+        smooth = ~self._jumps[leaf] if leaf in self._jumps else True
+
+        def largest(found: Mapping[str, np.ndarray], where: np.ndarray | bool = True) -> float:
+            return float(np.max(found[leaf], initial=0.0, where=where)) if leaf in found else 0.0
+
+        responses = self._double_response if dtype == "float64" else self._single_response
+        share = u / (2 * UNIT_ROUNDOFF["float64"])
         terms = {
-            "inputs": self._response(dtype).get(leaf, 0.0),
-            "float32": self._single_error.get(leaf, 0.0) * u / UNIT_ROUNDOFF["float32"],
-            "rounding": self._rounding_response.get(leaf, 0.0) * u / (2 * UNIT_ROUNDOFF["float64"]),
+            "inputs": largest(responses, smooth),
+            "float32": largest(self._single_error) * u / UNIT_ROUNDOFF["float32"],
+            "rounding": largest(self._rounding_response) * share,
         }
         if self._sensitivity is not None and self.exact[leaf].ndim == 0:
             terms["terms"] = u * self._sum_of_terms.get(leaf, 0.0)
@@ -100,27 +111,38 @@ class Yardstick:
                 self._inputs, UNIT_ROUNDOFF[dtype], np.random.default_rng(draw), self._still
             )
 
-    def _response(self, dtype: str) -> dict[str, float]:
-        return self._double_response if dtype == "float64" else self._single_response
+    @cached_property
+    def _jumps(self) -> dict[str, np.ndarray]:
+        """Where the reference does not respond to rounding but jumps: at a kink, a tie, a bound.
+
+        A response shrinks with what causes it; a jump is as large for an ulp of float64 as for one
+        of float32, and would allow anything to the whole array. (So is what consists of rounding
+        alone, a slope that cancels to 0; that shows in the response to operations.)
+        """
+        return {
+            leaf: (apart > JUMP * largest_magnitude(self.exact[leaf]))
+            & (apart > SHRINKS * self._single_response[leaf])
+            for leaf, apart in self._double_response.items()
+        }
 
     @cached_property
-    def _double_response(self) -> dict[str, float]:
-        return largest_differences((self._run(x), self.exact) for x in self._nudged("float64"))
+    def _double_response(self) -> dict[str, np.ndarray]:
+        return differences((self._run(x), self.exact) for x in self._nudged("float64"))
 
     @cached_property
-    def _single_response(self) -> dict[str, float]:
-        return largest_differences((self._run(x), self.exact) for x in self._nudged("float32"))
+    def _single_response(self) -> dict[str, np.ndarray]:
+        return differences((self._run(x), self.exact) for x in self._nudged("float32"))
 
     @cached_property
-    def _single_error(self) -> dict[str, float]:
+    def _single_error(self) -> dict[str, np.ndarray]:
         points = [self._inputs, *self._nudged("float32")]
         rounded = [cast(point, np.float32) for point in points]
-        return largest_differences((self._run(x, np.float32), self._run(x)) for x in rounded)
+        return differences((self._run(x, np.float32), self._run(x)) for x in rounded)
 
     @cached_property
-    def _rounding_response(self) -> dict[str, float]:
+    def _rounding_response(self) -> dict[str, np.ndarray]:
         runs = self._roundings(cast(self._inputs, np.float64)) if self._roundings else ()
-        return largest_differences((run, self.exact) for run in runs)
+        return differences((run, self.exact) for run in runs)
 
     @cached_property
     def _sum_of_terms(self) -> dict[str, float]:

@@ -469,3 +469,31 @@ def test_the_slope_of_a_saturated_tanh_is_no_mismatch():
     assert not compare(reference, reference, inputs, **options).ok
     roundings = sides.torch_roundings(reference)
     compare(reference, reference, inputs, roundings=roundings, **options).assert_ok()
+
+
+KINKS = {
+    "a sign": (lambda x: np.sign(x), lambda x: -np.sign(x)),
+    "a slope of relu": (lambda x: (x > 0) * 1.0 * np.ones_like(x), lambda x: np.zeros_like(x)),
+    "a slope of a clip": (lambda x: (np.abs(x) <= 1) * np.ones_like(x), lambda x: 0.0 * x),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_jump_at_one_entry_excuses_no_other(name, dtype):
+    """At 0 and at ±1 an ulp decides: the response there says nothing of rounding."""
+    right, wrong = KINKS[name]
+    inputs = {"x": np.array([0.0, 1.0, -1.0, 2.0, -0.5])}
+
+    def side(function):
+        return lambda given: {"value": function(given["x"]).astype(given["x"].dtype)}
+
+    compare(side(right), side(right), inputs, precisions=(dtype,)).assert_ok()
+    assert not compare(side(right), side(wrong), inputs, precisions=(dtype,)).ok
+
+
+def test_what_is_steep_but_no_jump_still_responds():
+    """x ↦ 1e9·x: the response shrinks with the nudge, however large it is."""
+    steep = Yardstick(lambda given: {"value": 1e9 * (given["x"] - 1)}, {"x": np.array([1.5])}, {})
+    response = steep.terms("value", "float64")["inputs"]
+    assert 0.5e9 * 2**-53 <= response <= 4e9 * 2**-53

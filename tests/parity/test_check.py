@@ -351,3 +351,22 @@ def test_a_local_function_cannot_be_written_down_and_the_error_says_so(tmp_path)
     with pytest.raises(UsageError, match="candidate is .*accepted is what stands at the top of a"):
         report.repro_script(tmp_path / "repro.py")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_at_a_kink_a_missing_gradient_is_found_all_the_same():
+    inputs = {"x": np.array([0.0, 1.0, -1.0, 2.0])}
+    parity.check(lambda x: torch.relu(x), jax.nn.relu, inputs).assert_ok()
+    stopped = parity.check(
+        lambda x: torch.relu(x), lambda x: jax.lax.stop_gradient(jax.nn.relu(x)), inputs
+    )
+    assert {mismatch.stage for mismatch in stopped.failures} == {
+        "gradients, eager",
+        "gradients, jitted",
+    }
+    # relu'(0) written as maximum(x, 0) is ½ in JAX (trap D01).
+    assert not parity.check(lambda x: torch.relu(x), lambda x: jnp.maximum(x, 0), inputs).ok
+
+
+def test_a_reference_that_returns_nothing_is_refused():
+    with pytest.raises(UsageError, match="what the reference returns"):
+        parity.check(lambda x: None, lambda x: None, {"x": np.ones(3)})
