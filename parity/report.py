@@ -102,7 +102,10 @@ def describe(mismatch: Mismatch) -> list[str]:
 
 
 def _briefly(mismatch: Mismatch) -> str:
-    return f"{_place(mismatch)}, {_error(mismatch)}"
+    if math.isfinite(mismatch.error):
+        return f"{_place(mismatch)}, {_error(mismatch)}"
+    reference, candidate = _number(mismatch.reference), _number(mismatch.candidate)
+    return f"{_place(mismatch)}: reference {reference}, candidate {candidate}"
 
 
 def _place(mismatch: Mismatch) -> str:
