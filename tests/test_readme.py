@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_the_commands_of_a_page_are_accepted_as_they_stand(page):
     commands = re.findall(r"^((?:pgjax|pgtorch|parity) .*?)(?: *#.*)?$", shell, flags=re.MULTILINE)
     assert len(commands) >= 4 or page != "README.md"
     for line in commands:
-        name, *args = line.split()
+        name, *args = shlex.split(line)
         if "--help" not in args:
             parity.cli.parse(args) if name == "parity" else cli.parse(name, args)
 

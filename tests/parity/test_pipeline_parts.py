@@ -467,7 +467,7 @@ def test_a_script_repeats_the_comparison(tmp_path, capsys):
         report = parity.check_pipeline(stages[0], candidate, inputs)
         report.repro_script(tmp_path / "repro.py")
         with pytest.raises(SystemExit) as caught:
-            runpy.run_path(str(tmp_path / "repro.py"))
+            runpy.run_path(str(tmp_path / "repro.py"), run_name="__main__")
         assert caught.value.code == code
         assert capsys.readouterr().out == f"{report}\n"
     given = parity.check_pipeline(stages[0], stages[1], inputs, optimizer=RIGHT_PAIRS["adam"])
