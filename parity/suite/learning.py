@@ -7,6 +7,7 @@ import numpy as np
 
 from parity import oracle, sides
 from parity.hazards import Size
+from parity.suite.laws import network, sample
 from parity.suite.stages import Stage
 from parity.suite.weights import jax_policy, to_flax, with_module
 from pgjax import losses as jax_losses
@@ -87,8 +88,6 @@ def gradient(agent: str, size: Size) -> Stage:
 
 def gradient_inputs(agent: str, params: Any, batch: Any, noise: Any, scope: str) -> dict[str, Any]:
     """The gradient stage's inputs, made stage by stage by the float64 reference."""
-    from parity.suite.laws import network, sample
-
     size = Size(batch.obs.shape[-1], noise.shape[-1], hidden_sizes(params))
     dist = network(agent, size).reference({**params, "obs": batch.obs})
     drawn = sample(agent).reference({**dist, "noise": noise})["sample"]
