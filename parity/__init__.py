@@ -1,7 +1,7 @@
 """What proves two implementations of an algorithm the same.
 
 `check` holds any PyTorch callable and any JAX callable against each other and gives a `Report`;
-`check_pipeline` a whole algorithm, stage by stage.
+`check_pipeline` a whole algorithm, stage by stage; `lockstep` whole runs, update after update.
 `oracle` is a third, slow definition of every quantity in float64 NumPy; `tolerance` the rule by
 which two numbers are the same; `sides` runs PyTorch and JAX callables on the same NumPy inputs.
 `convert` carries weights and optimizer state between the two. `NoiseTape` is the noise that both

@@ -8,5 +8,8 @@ from .pipeline import check_pipeline as check_pipeline
 from .preflight import Preflight as Preflight
 from .preflight import preflight as preflight
 from .report import Report as Report
+from .runs import LockstepReport as LockstepReport
+from .runs import lockstep as lockstep
+from .runs import rank_test as rank_test
 from .tape import NoiseTape as NoiseTape
 from .tolerance import Mismatch as Mismatch

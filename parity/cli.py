@@ -16,6 +16,7 @@ from pgcore.errors import unknown_choice
 COMMANDS = {
     "check": "parity.suite.command:Check",
     "convert": "parity.convert.command:Convert",
+    "lockstep": "parity.runs.command:Lockstep",
     "preflight": "parity.preflight:Preflight",
     "selftest": "parity.mutants.command:Selftest",
 }

@@ -141,6 +141,7 @@ TERMS = {
     "terms": "the sum of its terms",
     "float32": "the reference's own float32 error",
     "rounding": "the response to operations rounded otherwise",
+    "nudges": "the reference nudged by an ulp after every update",
     "exact": "equality",
     "form": "names, shapes and dtypes",
     "chance": "what chance allows",

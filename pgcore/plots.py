@@ -2,7 +2,8 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,22 +57,44 @@ def plot_runs(paths: Sequence[Path], out: Path) -> list[str]:
         UsageError: A run cannot be read, the environments differ, or `out` cannot be written.
         ModuleNotFoundError: matplotlib is not installed.
     """
-    suffix = out.suffix.lower()
-    require(suffix in NO_DATES, "out", str(out), f"a file name in {', '.join(NO_DATES)}")
+    _require_picture(out)
     require(len(paths) <= len(STYLES), "number of runs", len(paths), f"at most {len(STYLES)}")
     runs = read_runs(paths)
+    with house_style():
+        save_figure(draw(runs), out)
+    return labels(runs)
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Pictures drawn meanwhile have neither a person's own settings nor a random salt."""
     import matplotlib
 
-    data = io.BytesIO()
-    with matplotlib.rc_context():  # neither a person's own settings nor a random salt
+    with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams["svg.hashsalt"] = "pgcore"
-        draw(runs).savefig(data, format=suffix[1:], dpi=150, metadata=NO_DATES[suffix])
+        yield
+
+
+def save_figure(figure: "Figure", out: Path) -> None:
+    """Writes a picture, whole or not at all; equal figures give equal bytes.
+
+    Raises:
+        UsageError: `out` is no .png, .svg or .pdf, or it cannot be written.
+    """
+    suffix = _require_picture(out)
+    data = io.BytesIO()
+    figure.savefig(data, format=suffix[1:], dpi=150, metadata=NO_DATES[suffix])
     try:
         write_atomically(out, data.getvalue())
     except OSError as error:
         raise UsageError(f"out {str(out)!r} cannot be written: {error}") from error
-    return labels(runs)
+
+
+def _require_picture(out: Path) -> str:
+    suffix = out.suffix.lower()
+    require(suffix in NO_DATES, "out", str(out), f"a file name in {', '.join(NO_DATES)}")
+    return suffix
 
 
 def draw(runs: Sequence[PlottedRun]) -> "Figure":

@@ -45,33 +45,38 @@ def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> E
     def reset(noise: Num[Array, "B ..."]) -> tuple[_GymnasiumState, Array]:
         num_episodes = noise.shape[0]
 
+        is_wide = noise.dtype == jnp.float64
+
         def play(noise: Array) -> np.ndarray:
-            return host(num_episodes).reset(np.asarray(noise))
+            given = np.asarray(noise)
+            return host(num_episodes).reset(_from_halves(given) if is_wide else given)
 
         shape = jax.ShapeDtypeStruct((num_episodes, spec.obs_dim), jnp.float32)
-        obs = io_callback(_remembering(play), shape, noise, ordered=True)
+        sent = jax.lax.bitcast_convert_type(noise, jnp.uint32) if is_wide else noise
+        obs = io_callback(_remembering(play), shape, sent, ordered=True)
         return _GymnasiumState(jnp.zeros_like(obs[:, 0], jnp.int32)), obs
 
     def step(
         state: _GymnasiumState, action: Int[Array, " B"]
     ) -> tuple[_GymnasiumState, Array, Array, Array, Array]:
         num_episodes = action.shape[0]
-        # Read here: inside the callback, on another thread, x64 may be off.
         dtype = jnp.result_type(float)
+        is_wide = dtype == jnp.float64
 
         def play(action: Array) -> tuple[np.ndarray, ...]:
             obs, reward, *flags = host(num_episodes).step(np.asarray(action))
-            return obs, reward.astype(dtype), *flags
+            return obs, _halves(reward) if is_wide else reward.astype(dtype), *flags
 
+        obs = jax.ShapeDtypeStruct((num_episodes, spec.obs_dim), jnp.float32)
         flags = jax.ShapeDtypeStruct((num_episodes,), jnp.bool_)
-        shapes = (
-            jax.ShapeDtypeStruct((num_episodes, spec.obs_dim), jnp.float32),
-            jax.ShapeDtypeStruct((num_episodes,), dtype),
-            flags,
-            flags,
+        reward = jax.ShapeDtypeStruct((num_episodes,), dtype)
+        if is_wide:
+            reward = jax.ShapeDtypeStruct((num_episodes, 2), jnp.uint32)
+        obs, reward, *flags = io_callback(
+            _remembering(play), (obs, reward, flags, flags), action, ordered=True
         )
-        results = io_callback(_remembering(play), shapes, action, ordered=True)
-        return _GymnasiumState(state.time + 1), *results
+        reward = jax.lax.bitcast_convert_type(reward, dtype) if is_wide else reward
+        return _GymnasiumState(state.time + 1), obs, reward, *flags
 
     def draw_reset(key: Array, num_episodes: int) -> Num[Array, "B ..."]:
         if env_id == CARTPOLE:
@@ -79,6 +84,20 @@ def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> E
         return jax.random.randint(key, (num_episodes,), 0, jnp.iinfo(jnp.int32).max)
 
     return Env(reset, step, draw_reset, spec.obs_dim, spec.num_actions, spec.max_steps)
+
+
+# JAX rounds what goes through a callback to 32 bits where x64 is off on the callback's thread,
+# which may be another one than the caller's. So numbers of 64 bits travel as pairs of halves.
+
+
+def _halves(array: np.ndarray) -> np.ndarray:
+    """`[..., 2]`, the bits of `array [...]` in float64; `bitcast_convert_type` takes them back."""
+    return np.ascontiguousarray(array, np.float64)[..., None].view(np.uint32)
+
+
+def _from_halves(halves: np.ndarray) -> np.ndarray:
+    """The inverse of `_halves`."""
+    return np.ascontiguousarray(halves).view(np.float64)[..., 0]
 
 
 _raised: list[BaseException] = []
