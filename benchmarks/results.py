@@ -12,12 +12,14 @@ ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 
 
-def save(name: str, command: str, figures: dict[str, Any]) -> None:
+def save(name: str, command: str, figures: dict[str, Any], indent: int | None = 2) -> None:
     """Keeps `figures` as `results/<name>.json`, with the command that gives them."""
     RESULTS.mkdir(exist_ok=True)
     machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
     values = {"command": command, "machine": machine} | figures
-    (RESULTS / f"{name}.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps(values, indent=indent) + "\n", encoding="utf-8"
+    )
 
 
 def load(name: str) -> dict[str, Any]:
