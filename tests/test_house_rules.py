@@ -23,6 +23,7 @@ THIRD_PARTY = {
     | FRAMEWORKS
     | {
         "gymnasium",
+        "matplotlib",
         "pgcore",
         "pgjax",
         "pgtorch",
@@ -107,10 +108,16 @@ package = importlib.import_module("{package}")
 for module in pkgutil.walk_packages(package.__path__, "{package}."):
     if not module.name.endswith(".__main__") and not module.name.startswith({both}):
         importlib.import_module(module.name)
-for name in ("check", "selftest") if "{package}" == "parity" else ():
+for name in ("check", "selftest", "lockstep") if "{package}" == "parity" else ():
     pkgutil.resolve_name(importlib.import_module("parity.cli").COMMANDS[name])
 """
-BOTH = ("parity.suite.", "parity.mutants.")
+BOTH = (
+    "parity.suite.",
+    "parity.mutants.",
+    "parity.runs.agents",
+    "parity.runs.proofs",
+    "parity.runs.pictures",
+)
 """Our own two implementations held together, which needs both frameworks. Their commands do not."""
 
 

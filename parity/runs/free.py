@@ -1,0 +1,176 @@
+"""Free runs: from one start on the same inputs, each side on its own numbers from then on."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parity import sides
+from parity.arrays import is_floating
+from parity.names import precision
+from parity.runs import states
+from parity.runs.reports import Distances
+from parity.runs.steps import Adapter, Done, Step, divided
+from parity.tolerance import NUM_NUDGES, cast
+
+
+class Follower:
+    """A run beside the reference's: its state, and how far it went from there."""
+
+    def __init__(self, state: Any, take: Callable[[Any, Any], Done], back: Adapter) -> None:
+        self._state, self._take, self._back = state, take, back
+        self.distances: list[float] = []
+        self.parted: int | None = None
+        self.before: Any = None
+        """Its state before it parted, as the reference has it, and what it decided there."""
+        self.decided: Any = None
+
+    def step(self, inputs: Any, leading: Done) -> dict[str, Any]:
+        """One update, measured against the reference's; its outputs."""
+        before = states.replaced(self._back(self._state), {}) if self.parted is None else None
+        self._state, outputs = self._take(self._state, inputs)
+        self.distances.append(distance(self._back(self._state), leading.state))
+        if self.parted is None and decides_otherwise(outputs, leading.outputs):
+            self.parted, self.before, self.decided = len(self.distances), before, outputs
+        return outputs
+
+
+class FreeRun(NamedTuple):
+    """What a free run came to.
+
+    `is_explained` tells of a candidate that parted whether the reference, put where the candidate
+    stood, decides as the candidate did: then only the distance parted them.
+    """
+
+    dtype: str
+    updates: int
+    distances: Distances
+    is_explained: bool = True
+
+
+def run_free(
+    reference_step: Step,
+    candidate_step: Step | None,
+    to_candidate: Adapter,
+    to_reference: Adapter,
+    state: Any,
+    inputs: Callable[[int], Any],
+    *,
+    updates: int,
+    until: Callable[[Any], bool],
+    callback: Callable[..., None],
+    draws: int = NUM_NUDGES,
+) -> FreeRun:
+    """The reference, itself nudged after every update, and a candidate if there is one."""
+    dtype = precision(states.leaves(state))
+    take = _in_torch(reference_step, dtype)
+    leading = Done(states.replaced(state, {}), {})
+    nudged = [
+        Follower(states.replaced(state, {}), _nudged(take, draw), _unchanged)
+        for draw in range(draws)
+    ]
+    candidate = None
+    if candidate_step is not None:
+        start = _in_x64(to_candidate, dtype)(states.replaced(state, {}))
+        candidate = Follower(start, _in_jax(candidate_step, dtype), _in_x64(to_reference, dtype))
+    done, is_explained = 0, True
+    for done in range(1, updates + 1):
+        given = _rounded(inputs(done - 1), dtype)
+        leading = take(leading.state, given)
+        for follower in nudged:
+            follower.step(given, leading)
+        found = None
+        if candidate is not None:
+            found = candidate.step(given, leading)
+            if candidate.parted == done:
+                there = take(candidate.before, given).outputs
+                is_explained = not decides_otherwise(candidate.decided, there)
+        callback(done, leading.outputs, found)
+        if until(leading.outputs):
+            break
+    distances = Distances(
+        None if candidate is None else np.array(candidate.distances),
+        np.array([run.distances for run in nudged]),
+        None if candidate is None else candidate.parted,
+        tuple(run.parted for run in nudged),
+    )
+    return FreeRun(dtype, done, distances, is_explained)
+
+
+def distance(state: Any, model: Any) -> float:
+    """‖a − b‖ / ‖b‖ over the parameters; over all of a state that has no entry `params`."""
+    found, expected = states.leaves(parameters(state)), states.leaves(parameters(model))
+    floating = [name for name, array in expected.items() if is_floating(array)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = sum(
+            float(np.sum((found[n].astype(np.float64) - expected[n]) ** 2)) for n in floating
+        )
+        size = sum(float(np.sum(expected[n].astype(np.float64) ** 2)) for n in floating)
+    apart = np.inf if np.isnan(apart) else apart
+    return float(np.sqrt(apart / size)) if size > 0 else float(np.sqrt(apart))
+
+
+def parameters(state: Any) -> Any:
+    """A state's entry `params`, or all of it."""
+    if isinstance(state, Mapping):
+        return state.get("params", state)
+    return getattr(state, "params", state) if hasattr(state, "_fields") else state
+
+
+def decides_otherwise(outputs: Any, expected: Any) -> bool:
+    """Whether an output that is no floating number (an action, a mask, a count) differs."""
+    found, model = states.leaves(outputs, "float64"), states.leaves(expected, "float64")
+    discrete = [name for name, array in model.items() if not is_floating(array)]
+    return any(
+        name not in found or not np.array_equal(found[name], model[name]) for name in discrete
+    )
+
+
+def _in_torch(step: Step, dtype: str) -> Callable[[Any, Any], Done]:
+    def take(state: Any, inputs: Any) -> Done:
+        with sides.arithmetic(flush=dtype == "float32"):
+            return divided(step(state, states.in_torch(inputs)), state, "reference_step")
+
+    return take
+
+
+def _nudged(take: Callable[[Any, Any], Done], draw: int) -> Callable[[Any, Any], Done]:
+    """The step, and every floating number of its new state moved by one ulp, up or down."""
+    rng = np.random.default_rng(draw)
+
+    def nudged(state: Any, inputs: Any) -> Done:
+        following, outputs = take(state, inputs)
+        return Done(
+            states.replaced(following, states.one_ulp(states.leaves(following), rng)), outputs
+        )
+
+    return nudged
+
+
+def _in_jax(step: Step, dtype: str) -> Callable[[Any, Any], Done]:
+    import jax
+
+    def take(state: Any, inputs: Any) -> Done:
+        with sides.x64(dtype == "float64"):
+            # A callback of the step, an environment's say, is to end in this precision too.
+            result = jax.block_until_ready(step(state, states.in_jax(inputs)))
+            return divided(result, state, "candidate_step")
+
+    return take
+
+
+def _in_x64(adapter: Adapter, dtype: str) -> Adapter:
+    def adapted(state: Any) -> Any:
+        with sides.x64(dtype == "float64"):
+            return adapter(state)
+
+    return adapted
+
+
+def _rounded(inputs: Any, dtype: str) -> Any:
+    """A copy of the inputs in the precision of the run."""
+    return states.replaced(inputs, cast(states.leaves(inputs), np.dtype(dtype).type))
+
+
+def _unchanged(state: Any) -> Any:
+    return state
