@@ -1,5 +1,6 @@
 """The command `parity lockstep`."""
 
+import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ RUNS: tuple[tuple[Literal["resync", "free"], str], ...] = (
 
 @dataclass(frozen=True)
 class Lockstep:
-    """Train one agent in both frameworks at once, on the same noise, and hold every update together.
+    """Train an agent in both frameworks at once, on the same noise, and hold all updates together.
 
     First with PyTorch's state given to JAX before each update, where every stage must agree; then
     freely in float64 and in float32, beside PyTorch nudged by one ulp after every update.
@@ -55,8 +56,7 @@ class Lockstep:
         config = self.checked()
         if self.out is not None:
             _require_folder(self.out)
-            import matplotlib as _  # missing, it had better be said before the runs
-
+            importlib.import_module("matplotlib")  # if it is missing, that is said before the runs
         from parity.runs.proofs import prove
 
         proofs = []
@@ -102,10 +102,8 @@ def as_text(config: TrainConfig, proofs: Sequence["Proof"]) -> str:
     """A sentence or two for each run; the whole report of one that parted."""
     resync = proofs[0]
     how_far = "until solved" if resync.solved else f"{resync.env_steps:,} environment steps"
-    lines = [
-        f"{config.agent}, seed {config.seed}, {config.episodes_per_update} episodes an update: "
-        f"{resync.report.updates} updates, {how_far}"
-    ]
+    settings = f"seed {config.seed}, {config.episodes_per_update} episodes an update"
+    lines = [f"{config.agent}, {settings}: {resync.report.updates} updates, {how_far}"]
     for proof in proofs:
         report = proof.report
         if not report.ok:
@@ -124,7 +122,8 @@ def as_text(config: TrainConfig, proofs: Sequence["Proof"]) -> str:
 def _apart(proof: "Proof") -> str:
     """How far the two went, and when an action first differed."""
     found = proof.report.distances
-    assert found is not None and found.candidate is not None
+    assert found is not None
+    assert found.candidate is not None
     updates = proof.report.updates
     last = updates if found.parted is None else max(found.parted - 1, 1)
     nudged = sorted(each for each in found.nudged_parted if each is not None)

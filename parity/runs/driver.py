@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from parity.report import Report
 from parity.runs.free import FreeRun, run_free
 from parity.runs.reports import LockstepReport
 from parity.runs.resync import run_resync
 from parity.runs.steps import Adapter, Step
-from parity.report import Report
 from parity.tolerance import SLACK, Comparison, Mismatch, Verdict
 from pgcore.errors import require, require_count, unknown_choice
 

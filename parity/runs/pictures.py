@@ -37,7 +37,8 @@ def draw_distances(path: Path, title: str, proofs: Sequence[Proof]) -> None:
     figure, panels = _panels(title, proofs)
     for axes, proof in zip(panels, proofs, strict=True):
         distances = proof.report.distances
-        assert distances is not None and distances.candidate is not None
+        assert distances is not None
+        assert distances.candidate is not None
         updates = np.arange(1, distances.nudged.shape[1] + 1)
         nudged = np.where(distances.nudged > 0, distances.nudged, np.nan)
         low, high = np.nanmin(nudged, 0), np.nanmax(nudged, 0)

@@ -20,7 +20,7 @@ LEVEL = 0.01
 
 
 class RankTest(NamedTuple):
-    """The candidate's rank in each run, 1 the nearest, and the chance of as high a sum or higher."""
+    """The candidate's rank in each run, 1 the nearest, and the chance of a sum as high."""
 
     ranks: tuple[float, ...]
     num_draws: int

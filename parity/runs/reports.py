@@ -76,7 +76,7 @@ class LockstepReport:
 
 @dataclass
 class Ledger:
-    """Collects comparisons of many updates: the closest verdict of each array, the first parting."""
+    """Collects comparisons of many updates: each array's closest verdict, the first parting."""
 
     dtype: str
     updates: int = 0

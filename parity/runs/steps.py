@@ -53,6 +53,7 @@ class Reference:
         return divided(result, self._state, "reference_step")
 
     def __call__(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """Its outputs and its new state, from these numbers."""
         return self.done(arrays).arrays(_precision(arrays))
 
     def knowing(self, own: Arrays, done: Done) -> Function:
@@ -84,6 +85,7 @@ class Candidate:
         self._to_candidate, self._to_reference = to_candidate, to_reference
 
     def __call__(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """Its outputs and its new state as the reference has it, from these numbers."""
         state, inputs = self._reference.given(arrays)
         dtype = _precision(arrays)
         import jax
