@@ -143,6 +143,7 @@ TERMS = {
     "rounding": "the response to operations rounded otherwise",
     "exact": "equality",
     "form": "names, shapes and dtypes",
+    "nonfinite": "both sides not finite in the same places",
     "chance": "what chance allows",
 }
 """What gave a bound, in words."""

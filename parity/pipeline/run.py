@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from parity import repro
+from parity import hints, repro
 from parity.cases import joined
 from parity.pipeline import training
 from parity.pipeline.feed import Feed
@@ -12,6 +12,8 @@ from parity.pipeline.initial import check_init
 from parity.pipeline.optimizers import Pair, pair
 from parity.pipeline.stages import Pass
 from parity.report import Report
+from parity.signatures import require_callable, require_inputs
+from parity.tolerance import Comparison
 from pgcore.errors import UsageError, is_int, require, unknown_choice
 
 Stages = Mapping[str, Callable[..., Any]]
@@ -78,6 +80,7 @@ def check_pipeline(
     """
     require(is_int(steps, 1), "steps", steps, "an integer of at least 1")
     _require_same_stages(reference, candidate)
+    require_inputs(inputs)
     _require_known(reference, oracle, expect_nonfinite, deciders)
     feed = Feed(inputs, [*reference])
     passed = Pass(feed, reference, candidate, oracle or {}, deciders or {}, expect_nonfinite)
@@ -85,6 +88,7 @@ def check_pipeline(
     comparisons = [joined(stage, found) for stage, found in passed.found.items()]
     first = next((each.mismatches[0].stage for each in comparisons if each.mismatches), None)
     notes = [] if first is None else [f"first parts at stage {first!r}"]
+    notes += hints.expect_nonfinite(_nonfinite(passed.found, [*reference]))
     title = name or "pipeline"
     functions = {
         "reference": reference,
@@ -99,6 +103,15 @@ def check_pipeline(
         [*notes, *feed.notes, *passed.notes],
         lambda: _script(title, functions, inputs, options),
     )
+
+
+def _nonfinite(found: Mapping[str, list[Comparison]], stages: list[str]) -> list[str]:
+    """The outputs that both sides have not finite, as `expect_nonfinite` names them."""
+    return [
+        stage if leaf == "value" else f"{stage}/{leaf}"
+        for stage in stages
+        for leaf in hints.both_nonfinite(found.get(stage, ()))
+    ]
 
 
 def _require_known(
@@ -161,6 +174,14 @@ def _run(passed: Pass, stages: list[str], steps: int, optimizer: Pair) -> None:
 
 
 def _require_same_stages(reference: Stages, candidate: Stages) -> None:
+    for role, stages in (("reference", reference), ("candidate", candidate)):
+        if not isinstance(stages, Mapping):
+            raise UsageError(
+                f"{role} is of type {type(stages).__name__}, accepted is a mapping from stage name "
+                "to callable, in pipeline order"
+            )
+        for stage, function in stages.items():
+            require_callable(f"stage {stage!r} of the {role}", function)
     require(bool(reference), "reference", "empty", "a mapping with at least one stage")
     if [*reference] != [*candidate]:
         raise UsageError(

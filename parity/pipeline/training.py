@@ -217,7 +217,7 @@ def _check_chain(
     }
     roots = [*dict.fromkeys(name for each in chains.values() for name in each.roots)]
     arrays = passed.feed.arrays(roots)
-    reference = sides.torch_values(chains["reference"])
+    reference = cases.of_reference(sides.torch_values(chains["reference"]))
     run_reference(stage, reference, arrays)
     passed.add(
         stage,
