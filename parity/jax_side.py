@@ -115,7 +115,7 @@ def jax_trace(function: Callable[..., Any], inputs: Arrays) -> None:
 
 @contextmanager
 def x64(enabled: bool) -> Iterator[None]:
-    """Sets JAX's default precision for a block. Arrays must be made inside it (trap F01)."""
+    """Sets JAX's default precision for a block. Arrays must be made inside it."""
     import jax
 
     with jax.enable_x64(enabled):
@@ -132,6 +132,6 @@ def _jax_arrays(inputs: Arrays) -> tuple[dict[str, Any], tuple[tuple[str, Any], 
     """Copies of the arrays, and what is none as constants that `jax.jit` can tell apart."""
     import jax.numpy as jnp
 
-    # jnp.array copies; jnp.asarray may alias the caller's memory (trap F07).
+    # jnp.array copies; jnp.asarray may alias the caller's memory.
     arrays = {k: jnp.array(value) for k, value in inputs.items() if isinstance(value, np.ndarray)}
     return arrays, tuple((k, value) for k, value in inputs.items() if k not in arrays)

@@ -120,7 +120,7 @@ def arithmetic(*, flush: bool) -> Iterator[None]:
 def _tensors(inputs: Arrays) -> dict[str, Any]:
     import torch
 
-    # torch.tensor copies; torch.from_numpy would share the caller's memory (trap F07).
+    # torch.tensor copies; torch.from_numpy would share the caller's memory.
     return {
         name: torch.tensor(value) if isinstance(value, np.ndarray) else value
         for name, value in inputs.items()

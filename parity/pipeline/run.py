@@ -169,7 +169,7 @@ def _run(passed: Pass, stages: list[str], steps: int, optimizer: Pair) -> None:
     else:
         training.check_own_chain(passed, returned, steps)
     if returned is not None or optimizer.name != "sgd":
-        # Adam hides a wrong scale of the gradient (trap A13).
+        # Adam hides a wrong scale of the gradient.
         training.check_chain(passed, pair("sgd"), steps)
 
 
