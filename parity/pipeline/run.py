@@ -1,6 +1,6 @@
 """`check_pipeline`: stage after stage, each fed by the reference, then gradient, update, chain."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from parity import hints, repro
@@ -85,9 +85,8 @@ def check_pipeline(
     feed = Feed(inputs, [*reference])
     passed = Pass(feed, reference, candidate, oracle or {}, deciders or {}, expect_nonfinite)
     _run(passed, [*reference], steps, pair(optimizer))
-    comparisons = [joined(stage, found) for stage, found in passed.found.items()]
-    first = next((each.mismatches[0].stage for each in comparisons if each.mismatches), None)
-    notes = [] if first is None else [f"first parts at stage {first!r}"]
+    comparisons = [_meaning_first(joined(stage, each)) for stage, each in passed.found.items()]
+    notes = _first_parts(comparisons)
     notes += hints.expect_nonfinite(_nonfinite(passed.found, [*reference]))
     title = name or "pipeline"
     functions = {
@@ -103,6 +102,25 @@ def check_pipeline(
         [*notes, *feed.notes, *passed.notes],
         lambda: _script(title, functions, inputs, options),
     )
+
+
+def _meaning_first(comparison: Comparison) -> Comparison:
+    """A stage's comparison, its mismatches in float64 before those that may be rounding alone."""
+    ordered = sorted(comparison.mismatches, key=lambda mismatch: mismatch.dtype == "float32")
+    return comparison._replace(mismatches=ordered)
+
+
+def _first_parts(comparisons: Iterable[Comparison]) -> list[str]:
+    """Where the two first part, and where first in float64 if that is later."""
+    parted = [each.mismatches[0] for each in comparisons if each.mismatches]
+    if not parted:
+        return []
+    line = f"first parts at stage {parted[0].stage!r}"
+    if parted[0].dtype == "float32":
+        exact = next((each.stage for each in parted if each.dtype != "float32"), None)
+        line += ", in float32 alone, by more than rounding may; "
+        line += "in float64 they mean the same" if exact is None else f"in float64 at {exact!r}"
+    return [line]
 
 
 def _nonfinite(found: Mapping[str, list[Comparison]], stages: list[str]) -> list[str]:

@@ -107,12 +107,15 @@ class Pass:
     def jitted(
         self, stage: str, calls: Mapping[str, Callable[..., Any]], arrays: dict[str, Any]
     ) -> None:
-        """Compares two callables, the candidate jitted alone."""
+        """Compares two callables, the candidate jitted alone; `update, so` is under `update`."""
         values = cases.Values(
             calls["reference"], calls["candidate"], arrays, stage=stage, exact_zeros=STATE
         )
         run_reference(stage, values.reference, arrays)
-        self.add(stage, values.jitted()._replace(stage=stage))
+        found = values.jitted()._replace(stage=stage)
+        named = [mismatch._replace(stage=stage) for mismatch in found.mismatches]
+        under = stage.partition(",")[0]
+        self.found.setdefault(under, []).append(found._replace(mismatches=named))
 
     def again(self, stage: str, how: str, changed: Mapping[str, Any]) -> None:
         """Compares a stage at other inputs, by name, where it is given these; jitted alone."""
