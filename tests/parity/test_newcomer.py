@@ -1,6 +1,7 @@
 """What someone does who uses `parity` for the first time, and what they are told."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -277,3 +278,24 @@ def test_an_input_at_the_edge_of_a_domain_is_not_judged_by_what_lies_beyond_it()
         lambda x: torch.sqrt(1 - x), lambda x: jnp.sqrt(jnp.abs(1 - x)), given, wrt=()
     )
     assert {m.stage for m in report.failures} == {"values, vmapped over 3 input sets"}
+
+
+# --- names
+
+
+def scaled(x, factor):
+    return x * factor
+
+
+LAMBDAS = [lambda x: x * 2]
+
+
+def test_a_report_calls_a_function_as_its_reader_does():
+    [twice] = LAMBDAS
+    expected = f"lambda at test_newcomer.py:{twice.__code__.co_firstlineno}"
+    assert parity.check(double, double, X).name == "double"
+    assert parity.check(double, twice, X).name == expected
+    assert parity.check(double, jax.jit(twice), X).name == expected
+    assert parity.check(double, partial(scaled, factor=2), X).name == "partial of scaled"
+    with pytest.raises(UsageError, match=f"reference is {expected}, accepted is what stands"):
+        parity.check(twice, double, X).script()
