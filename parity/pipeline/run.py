@@ -9,6 +9,7 @@ from parity.pipeline import training
 from parity.pipeline.feed import Feed
 from parity.pipeline.initial import NAMES as INIT
 from parity.pipeline.initial import check_init
+from parity.pipeline.networks import as_functions
 from parity.pipeline.optimizers import Pair, pair
 from parity.pipeline.stages import Pass
 from parity.report import Report
@@ -26,6 +27,8 @@ def check_pipeline(
     *,
     steps: int = 3,
     optimizer: Any = "adam",
+    rename: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | str | None = None,
     oracle: Stages | None = None,
     expect_nonfinite: Collection[str] = (),
     deciders: Stages | None = None,
@@ -57,12 +60,17 @@ def check_pipeline(
     parameters after each are compared; once more with SGD, since Adam hides a wrong scale.
 
     Args:
-        reference: PyTorch callables by stage, in order. It sets the yardstick.
-        candidate: JAX callables by the same stages in the same order.
+        reference: PyTorch callables by stage, in order. It sets the yardstick. One may be a
+            `torch.nn.Module`, whose weights are then the input `params`, by torch's names.
+        candidate: JAX callables by the same stages in the same order. One may be a Flax module,
+            Linen or NNX, which gets `params` as in `check`.
         inputs: Arrays, trees of them, or plain numbers and strings, as in `check`.
         steps: How many steps are chained, at least 1.
         optimizer: `"adam"`, `"sgd"`, or a pair: a function from parameters to a torch optimizer,
             and an optax transformation. Used where there is no stage `update`.
+        rename: Where a stage is a Flax module: what it calls an argument, and, beside a torch
+            module, which Flax module is which torch module, as in `check`.
+        kinds: Where a stage is a module on both sides, as in `check`.
         oracle: NumPy callables by stage (`gradient` is one), for bugs that both sides share.
         expect_nonfinite: Stages, or outputs as `stage/leaf`, that may hold values which are not
             finite, in the same places.
@@ -82,8 +90,9 @@ def check_pipeline(
     _require_same_stages(reference, candidate)
     require_inputs(inputs)
     _require_known(reference, oracle, expect_nonfinite, deciders)
+    in_torch, in_jax, inputs = as_functions(reference, candidate, inputs, rename, kinds)
     feed = Feed(inputs, [*reference])
-    passed = Pass(feed, reference, candidate, oracle or {}, deciders or {}, expect_nonfinite)
+    passed = Pass(feed, in_torch, in_jax, oracle or {}, deciders or {}, expect_nonfinite)
     _run(passed, [*reference], steps, pair(optimizer))
     comparisons = [_meaning_first(joined(stage, each)) for stage, each in passed.found.items()]
     notes = _first_parts(comparisons)
@@ -95,7 +104,13 @@ def check_pipeline(
         "oracle": oracle,
         "deciders": deciders,
     }
-    options = {"steps": steps, "optimizer": optimizer, "expect_nonfinite": [*expect_nonfinite]}
+    options: dict[str, Any] = {
+        "steps": steps,
+        "optimizer": optimizer,
+        "rename": None if rename is None else dict(rename),
+        "kinds": dict(kinds) if isinstance(kinds, Mapping) else kinds,
+        "expect_nonfinite": [*expect_nonfinite],
+    }
     return Report(
         title,
         comparisons,
