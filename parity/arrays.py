@@ -69,6 +69,14 @@ def is_floating(array: Any) -> bool:
     return isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.floating)
 
 
+def is_number(value: Any) -> bool:
+    """Whether this is a plain Python number, which has no dtype (and no boolean, which is a flag).
+
+    NumPy's float64 is one: it is a Python `float`, and the frameworks take it as that.
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _copy(value: Any) -> Any:
     return value.copy() if isinstance(value, np.ndarray) else value
 

@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 
 from parity import sides
+from parity.arrays import is_number
 from parity.repeats import repeatable
 from parity.tolerance import Arrays, Comparison, Function, Mismatch, Verdict, compare
 from pgcore.errors import UsageError
+
+RAISED_BY_REFERENCE = "raised by the reference"
+"""A note on an error, by which a report tells whose it is; a traceback shows it too."""
 
 
 class Values:
@@ -32,7 +36,9 @@ class Values:
         **options: Any,
     ) -> None:
         self._of = "" if stage == "values" else f" of stage {stage!r}"
-        self.reference = repeatable(sides.torch_values(reference), f"reference{self._of}")
+        self.reference = repeatable(
+            of_reference(sides.torch_values(reference)), f"reference{self._of}"
+        )
         self._candidate = candidate
         self._jitted = sides.jax_values(candidate)
         self._arrays = dict(arrays)
@@ -68,12 +74,15 @@ class Values:
     def _vmapped(self, how: str) -> Comparison:
         sets = sides.input_sets(self._arrays)
         outputs = sides.jax_mapped(self._candidate)(sets)
+        given = self._options.get("expect_nonfinite", ())
         found = [
             self._judge(
                 how,
                 lambda _, index=index: {leaf: array[index] for leaf, array in outputs.items()},
                 each,
                 precisions=("float64",),
+                # The other sets are not the caller's: √(1 − x) at 1 is NaN for an x beside it.
+                expect_nonfinite=given if index == 0 else [*outputs],
             )
             for index, each in enumerate(sets)
         ]
@@ -91,7 +100,7 @@ def gradients(
     **options: Any,
 ) -> list[Comparison]:
     """Gradients in the inputs `wrt`, the candidate eager and jitted; cotangents are in `arrays`."""
-    side = sides.torch_gradients(reference, wrt)
+    side = of_reference(sides.torch_gradients(reference, wrt))
     return [
         reported(
             f"{stage}, {how}",
@@ -110,14 +119,31 @@ def gradients(
 
 
 def reported(stage: str, comparison: Callable[[], Comparison]) -> Comparison:
-    """The comparison, or, where the candidate can't be run so, what it raised."""
+    """The comparison, or, where a side can't be run so, what it raised."""
     try:
         return comparison()
     except UsageError:
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        return unlike(stage, "all", "any precision", "runs", reason)
+        mine = RAISED_BY_REFERENCE in getattr(error, "__notes__", ())
+        said = (reason, "runs") if mine else ("runs", reason)
+        return unlike(stage, "all", "any precision", *said)
+
+
+def of_reference(function: Callable[..., Any], notes: Collection[str] = ()) -> Callable[..., Any]:
+    """The function, whose errors are known as the reference's, with what else may explain them."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            for note in (RAISED_BY_REFERENCE, *notes):
+                if note not in getattr(error, "__notes__", ()):
+                    error.add_note(note)
+            raise
+
+    return call
 
 
 def unlike(stage: str, leaf: str, dtype: str, reference: str, candidate: str) -> Comparison:
@@ -138,6 +164,6 @@ def joined(stage: str, comparisons: Collection[Comparison]) -> Comparison:
 def numpy_side(function: Callable[..., Any]) -> Function:
     """A NumPy callable as a side."""
     return lambda inputs: {
-        leaf: np.asarray(value)
+        leaf: value if is_number(value) else np.asarray(value)
         for leaf, value in sides.flat(function(**sides.nested(inputs))).items()
     }

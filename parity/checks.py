@@ -13,10 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from parity import cases, modules, repro, sides
+from parity import cases, hints, modules, repro, sides
+from parity.arrays import is_number, outputs_of
 from parity.inputs import Inputs, require_known
 from parity.repeats import repeatable
 from parity.report import Report
+from parity.signatures import (
+    called,
+    explained,
+    require_accepted,
+    require_callable,
+    require_inputs,
+)
 from pgcore.errors import require
 
 
@@ -67,16 +75,27 @@ def check(
         can't be jitted or vmapped has parted.
 
     Raises:
-        UsageError: `inputs` has no floating array, or `wrt`, `rename` or `expect_nonfinite` names
-            what there is not; a side gives another result each time it is called; a module is on
-            the wrong side, or lacks a weight or an argument, or has one too many.
+        UsageError: `inputs` is no mapping or has no floating array; a side does not take its
+            inputs by name, lacks one or has one too many; `wrt`, `rename` or `expect_nonfinite`
+            names what there is not; a side gives another result each time it is called; a module
+            is on the wrong side, or lacks a weight or has one too many.
     """
+    functions = {"reference": reference, "candidate": candidate, "oracle": oracle}
+    for role, function in functions.items():
+        require_callable(role, function, optional=role == "oracle")
     modules.require_sides(reference, candidate)
+    require_inputs(inputs, reference)
     inputs = modules.with_params(reference, candidate, inputs)
     given = Inputs(inputs)
     moving = given.differentiated(wrt, modules.held_buffers(reference, inputs))
-    in_torch = given.call(modules.reference_function(reference))
-    outputs = repeatable(sides.torch_values(in_torch), "reference")(given.arrays)
+    as_called = modules.reference_function(reference)
+    require_accepted("reference", as_called, [*inputs])
+    if oracle is not None:
+        require_accepted("oracle", oracle, [*inputs])
+    in_torch = given.call(explained("reference", as_called, inputs))
+    side = cases.of_reference(sides.torch_values(in_torch), given.notes)
+    returned = repeatable(side, "reference")(given.arrays)
+    outputs = outputs_of(returned)
     require(
         len(outputs) > 0, "what the reference returns", "nothing", "an array, or a nest of them"
     )
@@ -85,7 +104,8 @@ def check(
     as_function = modules.candidate_function(
         reference, candidate, inputs.get(modules.PARAMS, {}), names, kinds
     )
-    in_jax = given.call_renamed(as_function, own)
+    theirs = [own.get(input_name, input_name) for input_name in inputs]
+    in_jax = given.call_renamed(explained("candidate", as_function, theirs), own)
     values = cases.Values(in_torch, in_jax, given.arrays, expect_nonfinite=expect_nonfinite)
     comparisons = [
         values.eager(None if oracle is None else given.call(oracle)),
@@ -94,22 +114,26 @@ def check(
     judged = {
         leaf: array
         for leaf, array in outputs.items()
-        if np.issubdtype(array.dtype, np.floating) and leaf not in expect_nonfinite
+        if np.issubdtype(array.dtype, np.floating)
+        and leaf not in expect_nonfinite
+        and not is_number(returned[leaf])
     }
+    notes = [*given.notes, *modules.notes(reference, inputs), *hints.plain_numbers(returned)]
+    notes += hints.expect_nonfinite(hints.both_nonfinite(comparisons))
     if judged and moving:
         torch_part, jax_part = _only(in_torch, judged), _only(in_jax, judged)
         weighted = given.arrays | sides.cotangents(judged)
-        comparisons += cases.gradients(torch_part, jax_part, weighted, wrt=moving)
+        found = cases.gradients(torch_part, jax_part, weighted, wrt=moving)
+        comparisons += found
+        notes += hints.gradients(found, torch_part, weighted, moving)
     comparisons.append(values.vmapped())
-    title = name or getattr(candidate, "__qualname__", type(candidate).__name__)
-    functions = {"reference": reference, "candidate": candidate, "oracle": oracle}
+    title = name or called(candidate)
     options = {
         "wrt": None if wrt is None else [*wrt],
         "rename": None if rename is None else dict(rename),
         "kinds": dict(kinds) if isinstance(kinds, Mapping) else kinds,
         "expect_nonfinite": [*expect_nonfinite],
     }
-    notes = [*given.notes, *modules.notes(reference, inputs)]
     return Report(
         title, comparisons, notes, lambda: repro.script(title, functions, given.tree, options)
     )

@@ -180,22 +180,22 @@ def _is_next_to_bounds(case: Any) -> bool:
 
 _MASKS = {
     "ragged": Hazard("episodes of several lengths: padding counted as data", _is_ragged),
-    "one_step": Hazard("one step each: std(ddof=1) is NaN (B02), a std is 0", _is_one_step),
+    "one_step": Hazard("one step each: std(ddof=1) is NaN, a std is 0", _is_one_step),
     "one_short": Hazard("one of one step beside full ones: means weigh by steps", _is_one_short),
-    "square": Hazard("as many steps as episodes: a wrong axis fits (C06)", _is_square),
+    "square": Hazard("as many steps as episodes: a wrong axis fits", _is_square),
 }
 _EPISODES = {
-    "equal_returns": Hazard("equal but for rounding: noise over noise (B03)", _spread(0.0, 1e-12)),
+    "equal_returns": Hazard("equal but for rounding: noise over noise", _spread(0.0, 1e-12)),
     "degenerate": Hazard("a deviation of 1e-6 of max|G|: no signal yet", _spread(1e-9, 1e-5)),
-    "nearly_equal": Hazard("a deviation of 3e-4 of max|G|: a signal (B06)", _spread(1e-5, 3e-3)),
+    "nearly_equal": Hazard("a deviation of 3e-4 of max|G|: a signal", _spread(1e-5, 3e-3)),
     "sparse": Hazard("one reward at the end: γ applied once too often shows", _is_sparse),
     "zeros": Hazard("no reward at all: 0 over 0", lambda e: not e.reward[e.mask].any()),
     "tiny": Hazard("rewards whose squares are 0 in float32", _size(SMALLEST_NORMAL, TINY)),
     "huge": Hazard("rewards whose squares are infinite in float32", _size(1e20, np.inf)),
-    "subnormal": Hazard("rewards that XLA flushes to 0 (G01)", _size(0.0, SMALLEST_NORMAL)),
+    "subnormal": Hazard("rewards that XLA flushes to 0", _size(0.0, SMALLEST_NORMAL)),
     "nan": Hazard("NaN and infinities outside the mask", _is_filled(lambda x: ~np.isfinite(x))),
     "garbage": Hazard("numbers outside the mask", _is_filled(lambda x: np.isfinite(x) & (x != 0))),
-    "no_future": Hazard("γ = 0: 0⁰, and division by powers of γ (G10)", lambda e: e.discount == 0),
+    "no_future": Hazard("γ = 0: 0⁰, and division by powers of γ", lambda e: e.discount == 0),
     "undiscounted": Hazard("γ = 1: 1 − γ is 0", lambda e: e.discount == 1),
 }
 
@@ -228,7 +228,7 @@ _GRADIENTS = {
     "huge": Hazard("their squares are large", _largest(LARGE, np.inf)),
     "sparse": Hazard("exact zeros among others", lambda g: 0.2 < _share_of_zeros(g) < 0.8),
     "uneven": Hazard("tensors of very different sizes: one norm hides the others", _is_uneven),
-    "zeros": Hazard("all zero: 0 over 0 in a clip (B04)", lambda g: _share_of_zeros(g) == 1),
+    "zeros": Hazard("all zero: 0 over 0 in a clip", lambda g: _share_of_zeros(g) == 1),
     "vanishing": Hazard("squares that are 0 in float32", _largest(0.0, TINY)),
 }
 
@@ -236,20 +236,18 @@ HAZARDS: dict[str, dict[str, Hazard]] = {
     "masks": _MASKS,
     "episodes": _MASKED,
     "batches": {name: _of_batch(hazard) for name, hazard in _MASKED.items()}
-    | {"no_such_action": Hazard("out of range outside the mask (F03, F05)", _no_such_action)},
+    | {"no_such_action": Hazard("actions out of range outside the mask", _no_such_action)},
     "logits": {
-        "saturated": Hazard("other probabilities are 0: log p clamped (C02)", _lead(105.1, np.inf)),
-        "vanishing": Hazard("other probabilities are subnormal (G01)", _lead(85, 105)),
+        "saturated": Hazard("other probabilities are 0: log p clamped", _lead(105.1, np.inf)),
+        "vanishing": Hazard("other probabilities are subnormal", _lead(85, 105)),
         "absorbed": Hazard("1 + p rounds to 1 in float32", _lead(14, 40)),
-        "equal": Hazard(
-            "every action a tie (C10)", lambda x: bool((np.ptp(x, axis=-1) == 0).all())
-        ),
-        "tied": Hazard("two lead and others do not: the first must win (C10)", _are_tied),
+        "equal": Hazard("every action a tie", lambda x: bool((np.ptp(x, axis=-1) == 0).all())),
+        "tied": Hazard("two lead and others do not: the first must win", _are_tied),
         "shifted": Hazard("a large constant: softmax without its shift", _are_shifted),
         "mixed": Hazard("rows of several kinds: a row's max taken over all", _are_mixed),
     },
     "normals": {
-        "narrow": Hazard("a variance of 1e-13 (C07)", lambda n: n["scale"].max() < 1e-4),
+        "narrow": Hazard("a variance of 1e-13", lambda n: n["scale"].max() < 1e-4),
         "wide": Hazard("a variance of 1e13", lambda n: n["scale"].min() > 1e4),
         "distant": Hazard("samples some 50 std off", lambda n: _distances(n).max() > 15),
         "at_mean": Hazard(
@@ -264,28 +262,28 @@ HAZARDS: dict[str, dict[str, Hazard]] = {
         "tied_later": Hazard("the largest twice: not the last, nor index 0", _is_tied_later),
     },
     "bounded": {
-        "at_lower": Hazard("a gradient of 0, ½ or 1 (D02)", lambda c: _is_at_bound(c, c.lower)),
-        "at_upper": Hazard("a gradient of 0, ½ or 1 (D02)", lambda c: _is_at_bound(c, c.upper)),
+        "at_lower": Hazard("a gradient of 0, ½ or 1", lambda c: _is_at_bound(c, c.lower)),
+        "at_upper": Hazard("a gradient of 0, ½ or 1", lambda c: _is_at_bound(c, c.upper)),
         "next_to_bounds": Hazard("one float32 number off a bound", _is_next_to_bounds),
         "outside": Hazard("clipped", lambda c: bool((c.values > c.upper).any())),
     },
     "network_params": {
-        "large": Hazard("a saturated policy (C02, G06)", _largest(2.0, 100.0)),
+        "large": Hazard("a saturated policy", _largest(2.0, 100.0)),
         "dead": Hazard("no unit is on: no gradient", lambda p: p["linear1.bias"].max() < -100),
-        "kink": Hazard(
-            "inputs of exactly 0 to ReLU (D01)", lambda p: not p["linear1.weight"].any()
-        ),
+        "kink": Hazard("inputs of exactly 0 to ReLU", lambda p: not p["linear1.weight"].any()),
         "flat": Hazard("the same distribution everywhere; ties", _is_flat),
-        "square_layer": Hazard("fits without its transpose (E09)", _is_square_layer),
+        "square_layer": Hazard("fits without its transpose", _is_square_layer),
     },
     "gradients": _GRADIENTS,
     "clip_cases": {
         "at_max_norm": Hazard("just the norm", _norm(1 - 1e-12, 1 + 1e-12)),
-        "just_below": Hazard("not clipped, but for torch's 1e-6 (A09)", _norm(1 - 1e-5, 1 - 1e-8)),
-        "just_above": Hazard("clipped by less than torch's 1e-6 (A09)", _norm(1 + 1e-8, 1 + 1e-5)),
+        "just_below": Hazard("not clipped, but for torch's 1e-6", _norm(1 - 1e-5, 1 - 1e-8)),
+        "just_above": Hazard("clipped by less than torch's 1e-6", _norm(1 + 1e-8, 1 + 1e-5)),
         "far_above": Hazard("clipped to a millionth", _norm(1e5, np.inf)),
         "far_below": Hazard("not clipped at all", _norm(0.0, 1e-4)),
-        "zero_norm": Hazard("0 over 0 (B04)", lambda c: hazards.global_norm(c.gradients) == 0),
+        "zero_norm": Hazard(
+            "a norm of 0: 0 over 0", lambda c: hazards.global_norm(c.gradients) == 0
+        ),
     },
 }
 """Hazards by strategy and name."""

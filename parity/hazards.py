@@ -233,7 +233,7 @@ def bounded(
 ) -> np.ndarray:
     """Values `[*batch]` for a function that clips at two bounds, or changes its formula there.
 
-    `at_bounds`: exactly on them, where frameworks differ in the gradient (trap D02).
+    `at_bounds`: exactly on them, where frameworks differ in the gradient.
     `next_to_bounds`: the float32 number before or after. The others stay clear of them.
 
     Raises:

@@ -21,9 +21,16 @@ class Inputs:
             self.arrays[path] = self._leaf(path, leaf)
         if not any(_is_floating(leaf) for leaf in self.arrays.values()):
             raise UsageError(
-                f"inputs has {', '.join(self.arrays) or 'nothing'}, accepted is at least one "
-                "floating array: its precision is what the two sides compute in"
+                f"inputs has {', '.join(map(_kind, inputs.items())) or 'nothing'}, accepted is at "
+                "least one floating array, whose precision the two sides compute in (plain numbers "
+                "and lists of them are constants): np.array(…) makes a list an array"
             )
+        self.notes += [
+            f"input {name} is a list of numbers, which are constants and not differentiated; "
+            f"np.array({name}) is an array"
+            for name, value in inputs.items()
+            if isinstance(value, list | tuple) and any(isinstance(each, float) for each in value)
+        ]
 
     def _leaf(self, path: str, leaf: Any) -> Any:
         """A leaf as a NumPy array, in float64 if it is floating, or as the constant that it is."""
@@ -119,6 +126,12 @@ def prefixes(paths: Iterable[str]) -> list[str]:
         parts = path.split("/")
         found |= {"/".join(parts[:end]): None for end in range(1, len(parts) + 1)}
     return list(found)
+
+
+def _kind(item: tuple[str, Any]) -> str:
+    """An input by its name and what it is: `x (a list)`, `mask (bool)`."""
+    name, value = item
+    return f"{name} ({getattr(value, 'dtype', None) or f'a {type(value).__name__}'})"
 
 
 def _is_floating(leaf: Any) -> bool:

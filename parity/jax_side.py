@@ -6,23 +6,37 @@ from typing import Any
 
 import numpy as np
 
-from parity.names import Arrays, differentiated, flat, nested, precision, split_cotangents, weights
+from parity.arrays import is_number
+from parity.names import (
+    Arrays,
+    differentiated,
+    flat,
+    nested,
+    precision,
+    split_cotangents,
+    weighable,
+    weights,
+)
 from parity.tolerance import Function
 
 
 def jax_values(function: Callable[..., Any], *, jit: bool = True) -> Function:
-    """The outputs of a JAX callable, jitted (once for each set of shapes) or eager."""
+    """The outputs of a JAX callable, jitted (once for each set of shapes) or eager.
+
+    A plain Python number among them stays one.
+    """
     import jax
 
     def values(arrays: dict[str, Any], constants: tuple[tuple[str, Any], ...]) -> Any:
-        return function(**nested({**arrays, **dict(constants)}))
+        return _numbers_apart(flat(function(**nested({**arrays, **dict(constants)}))))
 
     call = jax.jit(values, static_argnums=1) if jit else values
 
-    def run(inputs: Arrays) -> dict[str, np.ndarray]:
+    def run(inputs: Arrays) -> dict[str, Any]:
         with x64(precision(inputs) == "float64"):
-            outputs = call(*_jax_arrays(inputs))
-            return {leaf: np.array(value) for leaf, value in flat(outputs).items()}
+            outputs, numbers = call(*_jax_arrays(inputs))
+            found = {leaf: np.array(value) for leaf, value in outputs.items()}
+            return found | {leaf: np.array(value).item() for leaf, value in numbers.items()}
 
     return run
 
@@ -40,9 +54,10 @@ def jax_gradients(
         cotangents: dict[str, Any],
         constants: tuple[tuple[str, Any], ...],
     ) -> Any:
-        outputs = flat(function(**nested({**moving, **fixed, **dict(constants)})))
+        returned = flat(function(**nested({**moving, **fixed, **dict(constants)})))
+        outputs = weighable(returned, cotangents, jnp.array)
         weighted = weights(outputs, cotangents).items()
-        return sum(jnp.sum(weight * outputs[leaf]) for leaf, weight in weighted)
+        return sum((jnp.sum(weight * outputs[leaf]) for leaf, weight in weighted), jnp.zeros(()))
 
     gradient = jax.grad(total)
     call = jax.jit(gradient, static_argnums=3) if jit else gradient
@@ -61,22 +76,30 @@ def jax_gradients(
 
 def jax_mapped(
     function: Callable[..., Any],
-) -> Callable[[Sequence[Arrays]], dict[str, np.ndarray]]:
-    """The outputs of several input sets by one `vmap`, stacked. What is no array must be alike."""
+) -> Callable[[Sequence[Arrays]], dict[str, Any]]:
+    """The outputs of several input sets by one `vmap`, stacked. What is no array must be alike.
+
+    A plain Python number among the outputs is a list of it, one for each set.
+    """
     import jax
     import jax.numpy as jnp
 
     def values(arrays: dict[str, Any], constants: tuple[tuple[str, Any], ...]) -> Any:
-        return jax.vmap(lambda one: flat(function(**nested({**one, **dict(constants)}))))(arrays)
+        def single(one: dict[str, Any]) -> Any:
+            return _numbers_apart(flat(function(**nested({**one, **dict(constants)}))))
+
+        return jax.vmap(single)(arrays)
 
     call = jax.jit(values, static_argnums=1)
 
-    def run(sets: Sequence[Arrays]) -> dict[str, np.ndarray]:
+    def run(sets: Sequence[Arrays]) -> dict[str, Any]:
         with x64(precision(sets[0]) == "float64"):
             _, constants = _jax_arrays(sets[0])
             names = [name for name, value in sets[0].items() if isinstance(value, np.ndarray)]
             stacked = {name: jnp.array(np.stack([each[name] for each in sets])) for name in names}
-            return {leaf: np.array(array) for leaf, array in call(stacked, constants).items()}
+            outputs, numbers = call(stacked, constants)
+            found = {leaf: np.array(array) for leaf, array in outputs.items()}
+            return found | {leaf: np.array(each).tolist() for leaf, each in numbers.items()}
 
     return run
 
@@ -92,17 +115,23 @@ def jax_trace(function: Callable[..., Any], inputs: Arrays) -> None:
 
 @contextmanager
 def x64(enabled: bool) -> Iterator[None]:
-    """Sets JAX's default precision for a block. Arrays must be made inside it (trap F01)."""
+    """Sets JAX's default precision for a block. Arrays must be made inside it."""
     import jax
 
     with jax.enable_x64(enabled):
         yield
 
 
+def _numbers_apart(outputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The outputs, and those that are plain Python numbers: `jit` makes arrays of these too."""
+    numbers = {leaf: value for leaf, value in outputs.items() if is_number(value)}
+    return {leaf: value for leaf, value in outputs.items() if leaf not in numbers}, numbers
+
+
 def _jax_arrays(inputs: Arrays) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:
     """Copies of the arrays, and what is none as constants that `jax.jit` can tell apart."""
     import jax.numpy as jnp
 
-    # jnp.array copies; jnp.asarray may alias the caller's memory (trap F07).
+    # jnp.array copies; jnp.asarray may alias the caller's memory.
     arrays = {k: jnp.array(value) for k, value in inputs.items() if isinstance(value, np.ndarray)}
     return arrays, tuple((k, value) for k, value in inputs.items() if k not in arrays)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.arrays import largest_magnitude, minus, outputs_of, same_nonfinite
+from parity.arrays import is_number, largest_magnitude, minus, outputs_of, same_nonfinite
 from parity.verdicts import Mismatch, Verdict
 from parity.yardstick import Bound, Yardstick
 
@@ -32,10 +32,13 @@ class Judge:
         oracle: Mapping[str, np.ndarray] | None,
     ) -> None:
         """Judges one side's outputs in one precision."""
+        numbers = {*yardstick.numbers, *(leaf for leaf, value in found.items() if is_number(value))}
         found, model = outputs_of(found), yardstick.outputs(dtype)
         # In the order of the reference, so that of its stages the first that parts comes first.
         for leaf in {**model, **found}:
-            if complaint := _difference_in_form(model.get(leaf), found.get(leaf)):
+            if complaint := _difference_in_form(
+                model.get(leaf), found.get(leaf), is_number=leaf in numbers
+            ):
                 self._report(side, leaf, dtype, (), *complaint, None, Bound(0.0, "form"), math.inf)
                 continue
             opinion = None if oracle is None else outputs_of(oracle).get(leaf)
@@ -53,7 +56,7 @@ class Judge:
         oracle: np.ndarray | None,
     ) -> None:
         exact = yardstick.exact[leaf]
-        if not np.issubdtype(exact.dtype, np.floating):
+        if not any(np.issubdtype(side.dtype, np.floating) for side in (exact, found)):
             self._hold_discrete(side, leaf, dtype, found, exact, oracle)
             return
         error, reference_error = np.abs(minus(found, exact)), None
@@ -69,7 +72,9 @@ class Judge:
         if not finite.all():
             at = _first(~finite)
             values = (_at(exact, at), _at(found, at), _at(oracle, at))
-            self._report(side, leaf, dtype, at, *values, Bound(0.0, "form"), math.inf)
+            in_the_same_places = (finite | same_nonfinite(found, exact)).all()
+            bound = Bound(0.0, "nonfinite" if in_the_same_places else "form")
+            self._report(side, leaf, dtype, at, *values, bound, math.inf)
             return
         worst = float(error.max(initial=0.0))
         bound = yardstick.scale_bound(leaf, dtype)
@@ -147,14 +152,18 @@ def _margin(values: np.ndarray, exact: np.ndarray, found: np.ndarray) -> np.ndar
 
 
 def _difference_in_form(
-    model: np.ndarray | None, found: np.ndarray | None
+    model: np.ndarray | None, found: np.ndarray | None, *, is_number: bool
 ) -> tuple[str, str] | None:
-    """What differs in presence, shape or kind, said for either side; `None` if nothing does."""
+    """What differs in presence, shape or kind, said for either side; `None` if nothing does.
+
+    If one of them is a plain Python number, only flags and numbers are two kinds.
+    """
     if model is None or found is None:
         return ("absent" if model is None else "present", "absent" if found is None else "present")
     if model.shape != found.shape:
         return f"shape {model.shape}", f"shape {found.shape}"
-    if _kind(model) != _kind(found):
+    kinds = {_kind(model), _kind(found)}
+    if len(kinds) > 1 and not (is_number and "bool" not in kinds):
         return str(model.dtype), str(found.dtype)
     return None
 

@@ -14,6 +14,7 @@ from parity import sides
 from parity.convert.layouts import Kinds, Names, layout
 from parity.flax_modules import linen_function, nnx_function, nnx_params
 from parity.inputs import prefixes, require_known
+from parity.signatures import require_accepted
 from parity.torch_modules import buffers_in, torch_function, torch_params
 from pgcore.errors import UsageError
 
@@ -71,7 +72,7 @@ def with_params(reference: Any, candidate: Any, inputs: Mapping[str, Any]) -> di
     given = dict(inputs)
     if kind(reference) == "torch":
         params = torch_params(reference, given.get(PARAMS))
-        _require_accepted("reference", reference.forward, [k for k in given if k != PARAMS])
+        require_accepted("reference", reference.forward, [k for k in given if k != PARAMS])
     elif kind(candidate) == "nnx":
         params = nnx_params(candidate, given.get(PARAMS))
     elif kind(candidate) == "linen" and PARAMS not in given:
@@ -139,9 +140,8 @@ def divided(
         paths = (path for path in modules if path)  # the root is the empty path
         require_known("rename", paths, [*known, *_modules_of(names)])
     require_known("rename", own, known)
-    if is_flax:
-        arguments = [own.get(name, name) for name in inputs if name != PARAMS]
-        _require_accepted("candidate", candidate.__call__, arguments)
+    theirs = {name: own.get(name, name) for name in inputs if not (is_flax and name == PARAMS)}
+    require_accepted("candidate", candidate.__call__ if is_flax else candidate, theirs)
     return own, modules
 
 
@@ -177,17 +177,3 @@ def candidate_function(
 def _modules_of(names: Collection[str]) -> list[str]:
     """The paths of the modules that these tensors are of, and their own; the root is left out."""
     return [path.replace("/", ".") for path in prefixes(n.replace(".", "/") for n in names)]
-
-
-def _require_accepted(role: str, function: Callable[..., Any], names: Collection[str]) -> None:
-    """Raises a `UsageError` unless a function can be called with these keywords."""
-    parameters = inspect.signature(function).parameters.values()
-    by_name = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-        require_known(f"an input of the {role}", names, [p.name for p in by_name])
-    for parameter in by_name:
-        if parameter.default is parameter.empty and parameter.name not in names:
-            raise UsageError(
-                f"inputs has {', '.join(names) or 'nothing'}, and the {role} needs "
-                f"{parameter.name!r} too: give it, or say in rename= what it is called"
-            )

@@ -1,11 +1,11 @@
 """Names and precisions of what a side is fed: arrays by path, and which of them move."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from parity.arrays import is_floating, nudge
+from parity.arrays import is_floating, is_number, nudge
 
 Arrays = Mapping[str, Any]
 
@@ -111,6 +111,20 @@ def split_cotangents(inputs: Arrays) -> tuple[dict[str, Any], dict[str, Any]]:
         if name.startswith(COTANGENT)
     }
     return own, cotangents
+
+
+def weighable(
+    outputs: Mapping[str, Any], cotangents: Mapping[str, Any], array: Callable[[float], Any]
+) -> dict[str, Any]:
+    """The outputs that have a gradient; a plain Python number where it has a cotangent, as array.
+
+    The other side's output of that name is an array then, and its gradient is held against zero.
+    """
+    return {
+        leaf: array(float(output)) if is_number(output) else output
+        for leaf, output in outputs.items()
+        if not is_number(output) or leaf in cotangents
+    }
 
 
 def weights(outputs: Mapping[str, Any], cotangents: Mapping[str, Any]) -> dict[str, Any]:

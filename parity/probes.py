@@ -18,7 +18,7 @@ from parity.preflight import Finding
 MATMUL_SIZE = 512
 """Large enough for a GPU's matrix units to be used."""
 MATMUL_LIMIT = 32
-"""An error of |A||B| in units roundoff: 1.5 to 3.2 measured on CPUs (trap G08), and 512 is the
+"""An error of |A||B| in units roundoff: 1.5 to 3.2 measured on CPUs, and 512 is the
 worst there can be. Factors rounded to TF32's 11 bits make hundreds, to bfloat16 thousands."""
 HALF_SMALLEST = {"float32": 2.0**-127, "float64": 2.0**-1023}
 """Half of the smallest normal number."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from parity.arrays import outputs_of
 from parity.tolerance import GATE, Arrays, Function
 from pgcore.errors import UsageError
 
@@ -47,6 +48,7 @@ def _generators() -> tuple[object, ...]:
 def _require_same(
     first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], role: str
 ) -> None:
+    first, second = outputs_of(first), outputs_of(second)
     for leaf in {**first, **second}:
         if leaf not in first or leaf not in second or _differ(first[leaf], second[leaf]):
             raise UsageError(

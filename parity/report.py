@@ -144,6 +144,7 @@ TERMS = {
     "nudges": "the reference nudged by an ulp after every update",
     "exact": "equality",
     "form": "names, shapes and dtypes",
+    "nonfinite": "both sides not finite in the same places",
     "chance": "what chance allows",
 }
 """What gave a bound, in words."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from parity.signatures import called
 from pgcore.errors import UsageError
 
 LINE = 96
@@ -123,8 +124,8 @@ def _import(role: str, function: Callable[..., Any]) -> _Import:
     module, qualname = _named(function)
     if not module:
         raise UsageError(
-            f"{role} is {function!r}, accepted is what stands at the top of a module, so that "
-            "another program can import it: a function there, or a network that is made there"
+            f"{role} is {called(function)}, accepted is what stands at the top of a module, so "
+            "that another program can import it: a function there, or a network made there"
         )
     file = getattr(importlib.import_module(module), "__file__", None)
     if file is None or _is_installed(file):

@@ -25,7 +25,13 @@ from parity.names import (
 )
 from parity.roundings import rounding, rounding_directions, torch_roundings
 from parity.tolerance import Function
-from parity.torch_side import arithmetic, torch_gradients, torch_sensitivity, torch_values
+from parity.torch_side import (
+    arithmetic,
+    torch_gradients,
+    torch_has_graph,
+    torch_sensitivity,
+    torch_values,
+)
 
 __all__ = [
     "COTANGENT",
@@ -45,6 +51,7 @@ __all__ = [
     "rounding",
     "rounding_directions",
     "torch_gradients",
+    "torch_has_graph",
     "torch_roundings",
     "torch_sensitivity",
     "torch_values",

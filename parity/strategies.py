@@ -115,7 +115,7 @@ def batches(
     """Whole batches for an update, of one of the article's agents.
 
     `batch.sample` is the action for `"reinforce"`, and `[T, B, A]` for `"reparam"`. Outside the
-    mask, integers are actions that there are not (trap F03), unless the padding is zeros.
+    mask, integers are actions that there are not, unless the padding is zeros.
     """
     size, shape = _one_of(draw, "runs", runs)
     mask = _one_of(draw, "masks", masks, hazards.MASKS)
@@ -210,7 +210,7 @@ def network_params(
 ) -> Arrays:
     """Tensors of one of the article's networks by neutral name, `linear1.weight [out, in]`, …
 
-    One of the sizes has square layers, which load without their transpose (trap E09).
+    One of the sizes has square layers, which load without their transpose.
     """
     size, kind = _one_of(draw, "sizes", sizes), _one_of(draw, "kinds", kinds, hazards.PARAMS)
     return hazards.params(_generator(draw, f"{kind} parameters, {size}"), agent, size, kind)

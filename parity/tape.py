@@ -52,7 +52,7 @@ class NoiseTape:
     nothing else: updates may be asked for in any order, two updates of 4 episodes have the noise
     of one of 8, and a longer tape begins as a shorter one does.
 
-    NumPy may change its streams from version to version (so did JAX: trap C13), so a file holds
+    NumPy may change its streams from version to version (so did JAX), so a file holds
     the arrays. A tape that was loaded, or made `from_arrays`, has just the updates that are
     stored in it.
 

@@ -6,14 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from parity.names import Arrays, differentiated, flat, nested, precision, split_cotangents, weights
+from parity.arrays import is_number
+from parity.names import (
+    Arrays,
+    differentiated,
+    flat,
+    nested,
+    precision,
+    split_cotangents,
+    weighable,
+    weights,
+)
 from parity.tolerance import Function
 
 
 def torch_values(function: Callable[..., Any]) -> Function:
-    """The outputs of a torch callable. Float32 runs flush subnormals, as XLA's do (trap G01)."""
+    """The outputs of a torch callable; a plain Python number among them stays one.
 
-    def run(inputs: Arrays) -> dict[str, np.ndarray]:
+    Float32 runs flush subnormals, as XLA's do.
+    """
+
+    def run(inputs: Arrays) -> dict[str, Any]:
         with arithmetic(flush=precision(inputs) == "float32"):
             outputs = function(**nested(_tensors(inputs)))
             return {leaf: _from_torch(value) for leaf, value in flat(outputs).items()}
@@ -32,11 +45,8 @@ def torch_gradients(function: Callable[..., Any], wrt: Collection[str] | None = 
     def run(inputs: Arrays) -> dict[str, np.ndarray]:
         with arithmetic(flush=precision(inputs) == "float32"):
             arrays, cotangents = split_cotangents(inputs)
-            tensors = _tensors(arrays)
-            names = differentiated(arrays, wrt)
-            for name in names:
-                tensors[name].requires_grad_()
-            outputs = flat(function(**nested(tensors)))
+            tensors, names = _leaves(arrays, wrt)
+            outputs = weighable(flat(function(**nested(tensors))), cotangents, torch.tensor)
             total = torch.zeros(())
             for leaf, weight in weights(outputs, cotangents).items():
                 total = total + (torch.tensor(weight).to(outputs[leaf]) * outputs[leaf]).sum()
@@ -59,13 +69,10 @@ def torch_sensitivity(
 
     def run(inputs: Arrays) -> dict[str, dict[str, np.ndarray]]:
         with arithmetic(flush=False):
-            tensors = _tensors(inputs)
-            names = differentiated(inputs, None)
-            for name in names:
-                tensors[name].requires_grad_()
+            tensors, names = _leaves(inputs, None)
             slopes: dict[str, dict[str, np.ndarray]] = {}
             for leaf, output in flat(function(**nested(tensors))).items():
-                if output.ndim or not output.requires_grad:
+                if is_number(output) or output.ndim or not output.requires_grad:
                     continue
                 by_name = torch.autograd.grad(
                     output, [tensors[n] for n in names], allow_unused=True, retain_graph=True
@@ -78,6 +85,16 @@ def torch_sensitivity(
             return slopes
 
     return run
+
+
+def torch_has_graph(
+    function: Callable[..., Any], wrt: Collection[str] | None, inputs: Arrays
+) -> bool:
+    """Whether PyTorch can lead any output back to the inputs `wrt`."""
+    with arithmetic(flush=False):
+        tensors, _ = _leaves(split_cotangents(inputs)[0], wrt)
+        outputs = flat(function(**nested(tensors))).values()
+        return any(getattr(output, "requires_grad", False) for output in outputs)
 
 
 @contextmanager
@@ -103,12 +120,23 @@ def arithmetic(*, flush: bool) -> Iterator[None]:
 def _tensors(inputs: Arrays) -> dict[str, Any]:
     import torch
 
-    # torch.tensor copies; torch.from_numpy would share the caller's memory (trap F07).
+    # torch.tensor copies; torch.from_numpy would share the caller's memory.
     return {
         name: torch.tensor(value) if isinstance(value, np.ndarray) else value
         for name, value in inputs.items()
     }
 
 
-def _from_torch(value: Any) -> np.ndarray:
+def _leaves(inputs: Arrays, wrt: Collection[str] | None) -> tuple[dict[str, Any], list[str]]:
+    """The inputs as tensors, and the names of those that a gradient is taken in."""
+    tensors = _tensors(inputs)
+    names = differentiated(inputs, wrt)
+    for name in names:
+        tensors[name].requires_grad_()
+    return tensors, names
+
+
+def _from_torch(value: Any) -> Any:
+    if is_number(value):
+        return value
     return value.detach().cpu().numpy().copy() if hasattr(value, "detach") else np.asarray(value)

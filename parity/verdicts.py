@@ -34,8 +34,9 @@ class Verdict(NamedTuple):
     """How one output array was judged.
 
     `term` is what gave the bound: `scale` (the share of max|ref|), one of the yardstick's
-    `inputs`, `terms`, `float32`, `rounding`, `exact` for discrete values, or `form` where names,
-    shapes or dtypes differ or a value is not finite. `side` is `candidate`, or `reference` where
+    `inputs`, `terms`, `float32`, `rounding`, `exact` for discrete values, `form` where names,
+    shapes or dtypes differ or a value is not finite, or `nonfinite` where both sides are not, in
+    the same places. `side` is `candidate`, or `reference` where
     the reference was held against the oracle. `reference_error` is the reference's own float32
     error: shown, not judged.
     """

@@ -10,6 +10,7 @@ from parity.arrays import (
     Arrays,
     cast,
     differences,
+    is_number,
     largest_magnitude,
     nudge,
     outputs_of,
@@ -59,13 +60,22 @@ class Yardstick:
         self._sensitivity = sensitivity
         self._roundings = roundings
 
+    @cached_property
+    def _returned(self) -> Mapping[str, np.ndarray]:
+        return self._reference(cast(self._inputs, np.float64))
+
     def _run(self, inputs: Arrays, dtype: type = np.float64) -> dict[str, np.ndarray]:
         return outputs_of(self._reference(cast(inputs, dtype)))
 
     @cached_property
     def exact(self) -> dict[str, np.ndarray]:
         """The float64 reference's outputs."""
-        return self._run(self._inputs)
+        return outputs_of(self._returned)
+
+    @cached_property
+    def numbers(self) -> list[str]:
+        """The outputs that are plain Python numbers, which have no dtype."""
+        return [leaf for leaf, value in self._returned.items() if is_number(value)]
 
     @cached_property
     def single(self) -> dict[str, np.ndarray]:

@@ -138,9 +138,24 @@ def test_passes_if_the_text_is_read(parity):
 def test_passes_if_the_json_is_read(parity):
     assert '"ok": false' in parity.check(2.0).to_json()
 
-def test_passes_if_it_expects_the_error(parity):
+def test_passes_if_it_expects_the_error_and_says_so(parity):
+    report = parity.check(2.0)
     with pytest.raises(AssertionError, match="port: NOT the same"):
+        report.assert_ok()
+    assert not report.ok
+
+def test_fails_if_the_error_is_caught(parity):
+    try:
         parity.check(2.0).assert_ok()
+    except AssertionError:
+        pass
+
+def test_fails_if_the_error_is_caught_and_printed(parity):
+    report = parity.check(2.0)
+    with pytest.raises(AssertionError):
+        report.assert_ok()
+    print(report)
+    parity.check(2.0).ok
 
 @pytest.fixture(scope="module")
 def shared(parity):
@@ -181,7 +196,7 @@ def test_a_difference_that_nobody_looked_at_fails_its_test(run, arguments):
     done = run(*arguments, test_dropped=DROPPED)
     assert done.code == 1, done.text
     tests = done.tests
-    assert len(tests) == 22
+    assert len(tests) == 24
     expected = {
         name: "failed" if "_fails_" in name else "error" if "is_an_error" in name else "passed"
         for name in tests
@@ -191,6 +206,9 @@ def test_a_difference_that_nobody_looked_at_fails_its_test(run, arguments):
     passed = len(expected) - failed  # an error at the end leaves the test itself passed
     done.result.assert_outcomes(failed=failed, passed=passed, errors=2)
     assert done.text.count("the result of a comparison was dropped: call assert_ok()") >= 10
+    assert done.text.count("assert_ok() found a difference, and its error was caught") == 2
+    for name in ("test_fails_if_the_error_is_caught", "test_fails_if_the_result_is_dropped"):
+        assert tests[name]["report"]["failures"], name  # a proof that failed, for a machine too
     assert "<v>[3] in float64" in done.text
 
 

@@ -134,7 +134,7 @@ def optimizer_to_torch(
         count == 0 and not any(a.any() for m in moments.values() for a in m.values())
     ):
         return {"state": {}, "param_groups": groups}
-    # torch counts in a float tensor, of 64 bits only where that is the default (trap F01).
+    # torch counts in a float tensor, of 64 bits only where that is the default.
     wide = torch.get_default_dtype() == torch.float64
     step = {"step": torch.tensor(count, dtype=torch.float64 if wide else torch.float32)}
     by_name = {
@@ -161,7 +161,7 @@ def _rule(optimizer: Any) -> _Rule:
     if momenta == {0}:
         return _RULES["SGD without momentum"]
     for group in optimizer.param_groups:
-        # optax has no dampening: its trace would go on otherwise than the buffer (trap A08).
+        # optax has no dampening: its trace would go on otherwise than the buffer.
         require(group["dampening"] == 0, "dampening", group["dampening"], "0")
     return _RULES["SGD"]
 
@@ -208,7 +208,7 @@ def _torch_state(
         steps = ", ".join(f"{name} {count:g}" for name, count in counts.items())
         raise UsageError(
             f"steps of the parameters are {steps}, accepted is one number, for optax counts once: "
-            "a parameter without a gradient is not stepped by torch (trap A11)"
+            "a parameter without a gradient is not stepped by torch"
         )
     return int(next(iter(counts.values()), 0)), moments
 

@@ -149,7 +149,7 @@ def flax_tree(arrays: Arrays, template: Any) -> Any:
                 f"dtype of {path} is {array.dtype}, accepted is one of 32 bits while JAX's x64 "
                 "mode is off; convert inside jax.enable_x64(True)"
             )
-    # jnp.array copies; jnp.asarray may alias the caller's memory (trap F07).
+    # jnp.array copies; jnp.asarray may alias the caller's memory.
     return flax_filled({path: jnp.array(array) for path, array in arrays.items()}, template)
 
 

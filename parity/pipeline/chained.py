@@ -36,7 +36,7 @@ class Chain(NamedTuple):
     steps: int
 
     def __call__(self, **tree: Any) -> dict[str, Any]:
-        """The parameters after each step, by its number."""
+        """The parameters after each step, as `step 1` and so on."""
         side, feed = self.before.side, self.before.feed
         template = {name: feed.trees[side][name] for name in self.roots}
         leaves = sides.flat(tree)
@@ -46,7 +46,7 @@ class Chain(NamedTuple):
         state = self.stepper.init(params, given)
         for number in range(1, self.steps + 1):
             params, state = step(params, state, given)
-            found[str(number)] = params
+            found[f"step {number}"] = params
         return found
 
     def _in_torch(self, params: Any, state: Any, given: dict[str, Any]) -> tuple[Any, Any]:

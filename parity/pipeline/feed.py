@@ -12,6 +12,7 @@ import numpy as np
 
 from parity import sides
 from parity.inputs import Inputs
+from parity.signatures import called
 from parity.tolerance import Arrays
 from pgcore.errors import UsageError, require, unknown_choice
 
@@ -140,7 +141,7 @@ def parameters(function: Callable[..., Any], known: Collection[str], field: str)
         found = inspect.signature(getattr(function, "forward", function)).parameters.values()
     except (TypeError, ValueError) as error:
         accepted = "a callable whose parameters can be read: wrap it in a function"
-        raise UsageError(f"{field} is {function!r}, accepted is {accepted}") from error
+        raise UsageError(f"{field} is {called(function)}, accepted is {accepted}") from error
     names = []
     for parameter in found:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.cases import reported
+from parity.cases import of_reference, reported
 from parity.pipeline.draws import compare_draws, leaves_of
 from parity.pipeline.feed import SIDES, parameters, structure_of
 from parity.pipeline.stages import Pass
@@ -40,7 +40,8 @@ def check_init(passed: Pass, stage: str) -> None:
             f"stage {stage!r} of the reference raised {type(error).__name__}: {error}; accepted is "
             "one that makes parameters from a seed"
         ) from error
-    passed.add(stage, reported(stage, lambda: compare_draws(**calls, stage=stage)))
+    both = {**calls, "reference": of_reference(calls["reference"])}
+    passed.add(stage, reported(stage, lambda: compare_draws(**both, stage=stage)))
     wide = {
         leaf: array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array
         for leaf, array in leaves_of(drawn).items()

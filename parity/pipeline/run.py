@@ -1,17 +1,20 @@
 """`check_pipeline`: stage after stage, each fed by the reference, then gradient, update, chain."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from parity import repro
+from parity import hints, repro
 from parity.cases import joined
 from parity.pipeline import training
 from parity.pipeline.feed import Feed
 from parity.pipeline.initial import NAMES as INIT
 from parity.pipeline.initial import check_init
+from parity.pipeline.networks import as_functions
 from parity.pipeline.optimizers import Pair, pair
 from parity.pipeline.stages import Pass
 from parity.report import Report
+from parity.signatures import require_callable, require_inputs
+from parity.tolerance import Comparison
 from pgcore.errors import UsageError, is_int, require, unknown_choice
 
 Stages = Mapping[str, Callable[..., Any]]
@@ -24,6 +27,8 @@ def check_pipeline(
     *,
     steps: int = 3,
     optimizer: Any = "adam",
+    rename: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | str | None = None,
     oracle: Stages | None = None,
     expect_nonfinite: Collection[str] = (),
     deciders: Stages | None = None,
@@ -55,12 +60,17 @@ def check_pipeline(
     parameters after each are compared; once more with SGD, since Adam hides a wrong scale.
 
     Args:
-        reference: PyTorch callables by stage, in order. It sets the yardstick.
-        candidate: JAX callables by the same stages in the same order.
+        reference: PyTorch callables by stage, in order. It sets the yardstick. One may be a
+            `torch.nn.Module`, whose weights are then the input `params`, by torch's names.
+        candidate: JAX callables by the same stages in the same order. One may be a Flax module,
+            Linen or NNX, which gets `params` as in `check`.
         inputs: Arrays, trees of them, or plain numbers and strings, as in `check`.
         steps: How many steps are chained, at least 1.
         optimizer: `"adam"`, `"sgd"`, or a pair: a function from parameters to a torch optimizer,
             and an optax transformation. Used where there is no stage `update`.
+        rename: Where a stage is a Flax module: what it calls an argument, and, beside a torch
+            module, which Flax module is which torch module, as in `check`.
+        kinds: Where a stage is a module on both sides, as in `check`.
         oracle: NumPy callables by stage (`gradient` is one), for bugs that both sides share.
         expect_nonfinite: Stages, or outputs as `stage/leaf`, that may hold values which are not
             finite, in the same places.
@@ -78,13 +88,15 @@ def check_pipeline(
     """
     require(is_int(steps, 1), "steps", steps, "an integer of at least 1")
     _require_same_stages(reference, candidate)
+    require_inputs(inputs)
     _require_known(reference, oracle, expect_nonfinite, deciders)
+    in_torch, in_jax, inputs = as_functions(reference, candidate, inputs, rename, kinds)
     feed = Feed(inputs, [*reference])
-    passed = Pass(feed, reference, candidate, oracle or {}, deciders or {}, expect_nonfinite)
+    passed = Pass(feed, in_torch, in_jax, oracle or {}, deciders or {}, expect_nonfinite)
     _run(passed, [*reference], steps, pair(optimizer))
-    comparisons = [joined(stage, found) for stage, found in passed.found.items()]
-    first = next((each.mismatches[0].stage for each in comparisons if each.mismatches), None)
-    notes = [] if first is None else [f"first parts at stage {first!r}"]
+    comparisons = [_meaning_first(joined(stage, each)) for stage, each in passed.found.items()]
+    notes = _first_parts(comparisons)
+    notes += hints.expect_nonfinite(_nonfinite(passed.found, [*reference]))
     title = name or "pipeline"
     functions = {
         "reference": reference,
@@ -92,13 +104,47 @@ def check_pipeline(
         "oracle": oracle,
         "deciders": deciders,
     }
-    options = {"steps": steps, "optimizer": optimizer, "expect_nonfinite": [*expect_nonfinite]}
+    options: dict[str, Any] = {
+        "steps": steps,
+        "optimizer": optimizer,
+        "rename": None if rename is None else dict(rename),
+        "kinds": dict(kinds) if isinstance(kinds, Mapping) else kinds,
+        "expect_nonfinite": [*expect_nonfinite],
+    }
     return Report(
         title,
         comparisons,
         [*notes, *feed.notes, *passed.notes],
         lambda: _script(title, functions, inputs, options),
     )
+
+
+def _meaning_first(comparison: Comparison) -> Comparison:
+    """A stage's comparison, its mismatches in float64 before those that may be rounding alone."""
+    ordered = sorted(comparison.mismatches, key=lambda mismatch: mismatch.dtype == "float32")
+    return comparison._replace(mismatches=ordered)
+
+
+def _first_parts(comparisons: Iterable[Comparison]) -> list[str]:
+    """Where the two first part, and where first in float64 if that is later."""
+    parted = [each.mismatches[0] for each in comparisons if each.mismatches]
+    if not parted:
+        return []
+    line = f"first parts at stage {parted[0].stage!r}"
+    if parted[0].dtype == "float32":
+        exact = next((each.stage for each in parted if each.dtype != "float32"), None)
+        line += ", in float32 alone, by more than rounding may; "
+        line += "in float64 they mean the same" if exact is None else f"in float64 at {exact!r}"
+    return [line]
+
+
+def _nonfinite(found: Mapping[str, list[Comparison]], stages: list[str]) -> list[str]:
+    """The outputs that both sides have not finite, as `expect_nonfinite` names them."""
+    return [
+        stage if leaf == "value" else f"{stage}/{leaf}"
+        for stage in stages
+        for leaf in hints.both_nonfinite(found.get(stage, ()))
+    ]
 
 
 def _require_known(
@@ -156,11 +202,19 @@ def _run(passed: Pass, stages: list[str], steps: int, optimizer: Pair) -> None:
     else:
         training.check_own_chain(passed, returned, steps)
     if returned is not None or optimizer.name != "sgd":
-        # Adam hides a wrong scale of the gradient (trap A13).
+        # Adam hides a wrong scale of the gradient.
         training.check_chain(passed, pair("sgd"), steps)
 
 
 def _require_same_stages(reference: Stages, candidate: Stages) -> None:
+    for role, stages in (("reference", reference), ("candidate", candidate)):
+        if not isinstance(stages, Mapping):
+            raise UsageError(
+                f"{role} is of type {type(stages).__name__}, accepted is a mapping from stage name "
+                "to callable, in pipeline order"
+            )
+        for stage, function in stages.items():
+            require_callable(f"stage {stage!r} of the {role}", function)
     require(bool(reference), "reference", "empty", "a mapping with at least one stage")
     if [*reference] != [*candidate]:
         raise UsageError(

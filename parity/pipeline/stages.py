@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from parity import cases, sides
+from parity.arrays import outputs_of
 from parity.pipeline.feed import SIDES, Feed, Recorded, parameters
 from parity.tolerance import Comparison, Decider, Function
 from pgcore.errors import UsageError, unknown_choice
@@ -93,7 +94,8 @@ class Pass:
 
         def eager() -> Comparison:
             side = sides.jax_values(calls["candidate"], jit=False)
-            require_repeatable(stage, "candidate", side(arrays), side(arrays))
+            found, again = outputs_of(side(arrays)), outputs_of(side(arrays))
+            require_repeatable(stage, "candidate", found, again)
             return values.eager(oracle)
 
         self.add(stage, cases.reported(f"{stage}, eager", eager))
@@ -105,12 +107,15 @@ class Pass:
     def jitted(
         self, stage: str, calls: Mapping[str, Callable[..., Any]], arrays: dict[str, Any]
     ) -> None:
-        """Compares two callables, the candidate jitted alone."""
+        """Compares two callables, the candidate jitted alone; `update, so` is under `update`."""
         values = cases.Values(
             calls["reference"], calls["candidate"], arrays, stage=stage, exact_zeros=STATE
         )
         run_reference(stage, values.reference, arrays)
-        self.add(stage, values.jitted()._replace(stage=stage))
+        found = values.jitted()._replace(stage=stage)
+        named = [mismatch._replace(stage=stage) for mismatch in found.mismatches]
+        under = stage.partition(",")[0]
+        self.found.setdefault(under, []).append(found._replace(mismatches=named))
 
     def again(self, stage: str, how: str, changed: Mapping[str, Any]) -> None:
         """Compares a stage at other inputs, by name, where it is given these; jitted alone."""
@@ -184,7 +189,7 @@ def run_reference(stage: str, side: Function, arrays: Mapping[str, Any]) -> dict
         UsageError: It raises, returns no arrays, or gives others when it is called again.
     """
     try:
-        outputs, again = dict(side(arrays)), side(arrays)
+        outputs, again = outputs_of(side(arrays)), outputs_of(side(arrays))
     except Exception as error:
         raise UsageError(
             f"stage {stage!r} of the reference raised {type(error).__name__}: {error}; accepted "

@@ -10,6 +10,7 @@ from parity.pipeline.chained import FIRST_STATE, chain, first_state, own_stepper
 from parity.pipeline.feed import SIDES, entries, structure_of
 from parity.pipeline.initial import NAMES as INIT
 from parity.pipeline.optimizers import (
+    SCALES,
     Pair,
     Stepper,
     common_states,
@@ -26,6 +27,12 @@ from pgcore.errors import UsageError, require
 CLIP = ("clip", "clipped_gradient", "clipped_gradients")
 AGED = 3
 """The steps that an optimizer's state is given as having seen."""
+
+STACKED = (
+    f"in 'update' the first index is the step, 0 to {len(SCALES) - 1}, from a fresh optimizer: "
+    "change is what the step adds to parameters that are zero, params what they are after it, and "
+    "m, v and count are the optimizer's own"
+)
 
 
 # --- the gradient --------------------------------------------------------------------------------
@@ -172,6 +179,8 @@ def check_optimizer(passed: Pass, optimizer: Pair) -> None:
         }
         stage = "update, from params" if moving else "update"
         passed.jitted(stage, calls, arrays)
+    if any(each.mismatches for each in passed.found["update"]):
+        passed.notes.append(STACKED)
 
 
 # --- chained steps -------------------------------------------------------------------------------
@@ -217,7 +226,7 @@ def _check_chain(
     }
     roots = [*dict.fromkeys(name for each in chains.values() for name in each.roots)]
     arrays = passed.feed.arrays(roots)
-    reference = sides.torch_values(chains["reference"])
+    reference = cases.of_reference(sides.torch_values(chains["reference"]))
     run_reference(stage, reference, arrays)
     passed.add(
         stage,

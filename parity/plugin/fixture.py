@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from types import FunctionType
@@ -10,6 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from parity.report import Report
     from parity.tolerance import Mismatch
+
+DROPPED = (
+    "the result of a comparison was dropped: call assert_ok() on the report that parity.check "
+    "returns, or assert its ok"
+)
+CAUGHT = (
+    "assert_ok() found a difference, and its error was caught: a test that expects the difference "
+    "says so by `assert not report.ok`, or by its failures"
+)
 
 
 class Parity:
@@ -49,39 +59,61 @@ class Parity:
         return call
 
 
+@dataclasses.dataclass
+class Look:
+    """What became of a report that is not ok; `text` is the report's.
+
+    Attributes:
+        read: Anything of it was read.
+        judged: Its `ok` or `failures` was: a test may well expect a difference.
+        asserted: Its `assert_ok()` raised, which fails the test, or was caught.
+    """
+
+    text: str
+    read: bool = False
+    judged: bool = False
+    asserted: bool = False
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with it as its test passes; nothing, if the test knows of the failure."""
+        if self.judged or (self.read and not self.asserted):
+            return ""
+        return CAUGHT if self.asserted else DROPPED
+
+
 class Watch:
     """What a report's class is derived from too, to know whether somebody looked.
 
     To write a page or a program is not to look: neither makes a test fail.
     """
 
-    looked = False
-
     @property
     def ok(self) -> bool:
         """Whether everything agreed, and anything was compared at all."""
-        self.looked = True
+        self.look.judged = True
         return self._report.ok
 
     @property
     def failures(self) -> list[Mismatch]:
         """All mismatches, those of the first stage first."""
-        self.looked = True
+        self.look.judged = True
         return self._report.failures
 
     def assert_ok(self) -> None:
         """Raises an `AssertionError` with the report's text unless everything agreed."""
         __tracebackhide__ = True  # the test's own line is the one to show
-        if not self.ok:
-            raise AssertionError(str(self))
+        if not self._report.ok:
+            self.look.asserted = True
+            raise AssertionError(self.look.text)
 
     def __str__(self) -> str:
-        self.looked = True
+        self.look.read = True
         return str(self._report)
 
     def to_json(self) -> str:
         """The report as a JSON object."""
-        self.looked = True
+        self.look.read = True
         return self._report.to_json()
 
     def to_html(self, path: Any) -> None:
@@ -92,13 +124,15 @@ class Watch:
         """Writes a program that repeats the check."""
         self._report.repro_script(path)
 
+    look: Look
     _report: Report
 
 
 def watched(report: Report) -> Any:
-    """The same report, of a class that says in `looked` whether somebody looked at it."""
+    """The same report, of a class that says in `look` what became of it."""
     same = _watched_class(type(report))._make(report)
     same._report = report
+    same.look = Look("" if report.ok else str(report))
     return same
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from parity.plugin.fixture import watched
+from parity.plugin.fixture import Look, watched
 from pgcore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,14 +76,14 @@ class Recorder:
         self.config = config
         self.folder = folder
         self.current = Record("outside of any test")
-        self.unseen: list[Any] = []
+        self.unseen: list[Look] = []  # not the reports, of which Hypothesis makes hundreds
 
     def add(self, report: Report) -> Report:
         """The report, from now on watched, as one of the test that runs."""
         self.current.add(report)
         same = watched(report)
         if not report.ok:
-            self.unseen = [each for each in self.unseen if not each.looked] + [same]
+            self.unseen = [each for each in self.unseen if each.complaint] + [same.look]
         return same
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -154,17 +154,13 @@ class Recorder:
             self.folder.rmdir()  # if nothing is in it
 
 
-def require_looked(reports: Iterable[Any]) -> None:
-    """Fails the test if a report that is not ok was dropped."""
+def require_looked(looks: Iterable[Look]) -> None:
+    """Fails the test if a report that is not ok was dropped, or the error of its `assert_ok()`."""
     __tracebackhide__ = True
-    dropped = [each for each in reports if not each.looked]
-    if dropped:
-        more = f"\n(and {len(dropped) - 1} more)" if len(dropped) > 1 else ""
-        pytest.fail(
-            "the result of a comparison was dropped: call assert_ok() on the report that "
-            f"parity.check returns, or assert its ok\n{dropped[0]}{more}",
-            pytrace=False,
-        )
+    unsaid = [each for each in looks if each.complaint]
+    if unsaid:
+        more = f"\n(and {len(unsaid) - 1} more)" if len(unsaid) > 1 else ""
+        pytest.fail(f"{unsaid[0].complaint}\n{unsaid[0].text}{more}", pytrace=False)
 
 
 def script_name(nodeid: str) -> str:

@@ -648,5 +648,5 @@ def test_modules_at_the_top_of_a_file_are_repeated_with_the_weights_of_that_mome
 
 def test_a_module_that_stands_nowhere_cannot_be_written_down(tmp_path):
     report = parity.check(REPEATED, Off(), {"input": OBS}, rename={"": "linear"}, wrt=())
-    with pytest.raises(UsageError, match="candidate is .*a network that is made there"):
+    with pytest.raises(UsageError, match="candidate is Off, .*a network made there"):
         report.repro_script(tmp_path / "repro.py")

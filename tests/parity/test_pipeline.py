@@ -87,7 +87,7 @@ def test_a_right_port_of_the_categorical_agent_is_the_same_in_every_stage():
     assert {v.leaf for v in by_stage["gradient"].verdicts} == set(CATEGORICAL["params"])
     assert {v.dtype for v in by_stage["gradient"].verdicts} == {"float64", "float32"}
     assert {v.leaf for v in by_stage["3 chained steps with update"].verdicts} == {
-        f"{step}/{leaf}" for step in (1, 2, 3) for leaf in CATEGORICAL["params"]
+        f"step {step}/{leaf}" for step in (1, 2, 3) for leaf in CATEGORICAL["params"]
     }
     assert {v.dtype for v in by_stage["3 chained steps with sgd"].verdicts} == {"float64"}
 

@@ -317,6 +317,43 @@ def test_the_bias_correction_of_optax_is_found_to_be_less_exact_in_float32():
     report = squares(optimizer=(adam_of_torch, optax.adam(0.01)))
     # (Added to parameters, 7e-6 of a change of 1e-2 is lost in their rounding.)
     assert {(m.stage, m.dtype) for m in report.failures} == {("update", "float32")}
+    assert report.notes[0] == (
+        "first parts at stage 'update', in float32 alone, by more than rounding may; in float64 "
+        "they mean the same"
+    )
+
+
+def test_a_missing_decay_comes_before_the_rounding_of_the_same_update():
+    """It is invisible in the change to parameters of zero, which optax's Adam rounds too much."""
+    decaying = partial(torch.optim.Adam, lr=0.01, weight_decay=0.1)
+    failures = squares(optimizer=(decaying, optax.adam(0.01))).failures
+    of_update = [(m.stage, m.dtype) for m in failures if m.stage.startswith("update")]
+    assert of_update[0] == ("update, from params", "float64")
+    assert ("update", "float32") in of_update
+    dtypes = [dtype for _, dtype in of_update]
+    assert dtypes == sorted(dtypes, reverse=True)  # float64, then float32
+
+
+def test_rounding_in_an_early_stage_does_not_hide_where_the_meaning_parts():
+    def rough(weights, x):
+        return weights * x * (1 + 2e-5 * (x.dtype == jnp.float32))
+
+    reference = {"product": lambda weights, x: weights * x, "sum": lambda product: product.sum()}
+    candidate = {"product": rough, "sum": lambda product: 2 * product.sum()}
+    given = {"weights": np.array([0.5, 1.5]), "x": np.array([1.0, 2.0])}
+    report = parity.check_pipeline(reference, candidate, given)
+    assert report.notes[0] == (
+        "first parts at stage 'product', in float32 alone, by more than rounding may; in float64 "
+        "at 'sum'"
+    )
+
+
+def test_the_first_index_of_an_update_is_explained_where_it_is_shown():
+    report = squares(optimizer=(adam_of_torch, optax.adam(0.011)))
+    assert "in 'update' the first index is the step, 0 to 2" in str(report)
+    assert "the first index" not in str(squares(optimizer=RIGHT_PAIRS["adam"]))
+    of_chain = [m.leaf for m in report.failures if "chained" in m.stage]
+    assert of_chain[0] == "step 1/w"
 
 
 def test_sgd_alone_is_chained_once():
