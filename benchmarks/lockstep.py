@@ -283,7 +283,7 @@ def free_table(figures: dict[str, Any]) -> str:
         "seeds",
         "mean rank of 9",
         "p",
-        "farthest, of the farthest nudged",
+        "farthest / farthest nudged",
     )
     lines = []
     for agent in AGENTS:

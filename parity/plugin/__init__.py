@@ -52,8 +52,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def _parity(pytestconfig: pytest.Config) -> Parity:
     """`parity.check` and the package's other names; every report is kept with its test.
 
-    A report that is not ok and that nobody looked at fails the test, and so does an `assert_ok()`
-    whose error the test catches.
+    A report that is not ok and that nobody looked at fails the test.
     """
     # Of the session, because Hypothesis refuses fixtures that are made anew for each test.
     recorder = pytestconfig.pluginmanager.get_plugin("parity-recorder")

@@ -155,7 +155,7 @@ class Recorder:
 
 
 def require_looked(looks: Iterable[Look]) -> None:
-    """Fails the test if a report that is not ok was dropped, or the error of its `assert_ok()`."""
+    """Fails the test if a report that is not ok was dropped."""
     __tracebackhide__ = True
     unsaid = [each for each in looks if each.complaint]
     if unsaid:
