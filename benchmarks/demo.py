@@ -1,4 +1,5 @@
-"""Trains both agents in both frameworks until CartPole-v1 is solved, and prints one table.
+"""Trains both agents in both frameworks until CartPole-v1 is solved, and prints one table; then
+both side by side on the same noise.
 
 Run by `make demo`. Each run is a process of its own, started as a user would start it; each kept
 policy is then evaluated on 100 fresh episodes in the real Gymnasium environment.
@@ -8,6 +9,7 @@ policy is then evaluated on 100 fresh episodes in the real Gymnasium environment
 
 import datetime
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from benchmarks import results
 
 AGENTS = ("reinforce", "reparam")
 FRAMEWORKS = ("pgjax", "pgtorch")
+LOCKSTEP_UPDATES = 12
 HEADER = (
     "agent",
     "framework",
@@ -67,11 +70,24 @@ def main(options: Demo) -> int:
         "of the kept policy. Seconds include compilation and these evaluations. The last column\n"
         "is 100 fresh episodes of the kept policy in Gymnasium's own environment."
     )
+    show_lockstep(options.seed, folder)
     if options.save:
         command = f"make demo (python -m benchmarks.demo --seed {options.seed} --save)"
         results.save("demo", command, {"rows": [row._asdict() for row in rows]})
         results.put_table("README.md", "demo", table(rows))
     return 0 if all(row.seconds is not None for row in rows) else 1
+
+
+def show_lockstep(seed: int, folder: Path) -> None:
+    """Both frameworks side by side on the same noise, for a few updates."""
+    out = folder / "lockstep"
+    arguments = ["--updates", str(LOCKSTEP_UPDATES), "--seed", str(seed), "--out", str(out)]
+    print(f"\nparity lockstep {shlex.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, "-m", "parity", "lockstep", *arguments], check=True)
+    print(
+        "On the same noise both frameworks are the same run: at every stage of every update, and\n"
+        "each by itself as near to the other as PyTorch is to PyTorch nudged by one ulp."
+    )
 
 
 def measure(framework: str, agent: str, seed: int, folder: Path) -> DemoRow:

@@ -12,6 +12,7 @@ import pytest
 from jax.experimental import io_callback
 
 import pgjax
+from pgcore import gym
 from pgcore.config import TrainConfig
 from pgjax import envs
 from pgjax.envs.gymnasium import _host_errors, _remembering
@@ -111,6 +112,32 @@ def test_our_cartpole_and_gymnasiums_play_the_same_episodes_in_float64(agent):
         assert_same_trajectory(
             play(state.params, ours, noise=noise), play(state.params, theirs, noise=noise)
         )
+
+
+def test_float64_goes_through_gymnasium_whole_where_x64_is_off_by_the_time_it_plays(monkeypatch):
+    started = []
+    reset = gym.GymEpisodes.reset
+
+    def noting(episodes, noise):
+        started.append(np.array(noise))
+        return reset(episodes, noise)
+
+    monkeypatch.setattr(gym.GymEpisodes, "reset", noting)
+    start = np.full((2, 4), 0.01 + 1e-12)  # in float32 it would be 0.01
+    env = envs.GymnasiumEnv()
+    with jax.enable_x64(True):
+        policy, _, state = setup("reinforce", env)
+        noise = pgjax.Noise(jnp.array(start), jnp.zeros((40, 2, 2)))
+        play = jax.jit(functools.partial(pgjax.rollout, policy, env=env))
+        play = play.lower(state.params, noise=noise).compile()
+        # A rollout whose noise is not there yet is played later; on a thread of XLA's, perhaps.
+        large = jnp.ones((2_000, 2_000))
+        pending = 0 * (large @ large @ large).sum()
+        played = play(state.params, noise=noise._replace(reset=noise.reset + pending))
+    reward = np.asarray(played.reward)
+    assert np.array_equal(started[0], start)
+    assert reward.dtype == np.float64
+    assert np.array_equal(reward, played.mask)
 
 
 def test_another_gymnasium_environment_trains():
