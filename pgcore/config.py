@@ -66,9 +66,9 @@ class TrainConfig:
     """Fresh episodes on which a promising policy is evaluated."""
     until_update: int | None = None
     """Pause after this many updates, with a checkpoint from which either framework resumes."""
-    checkpoint_every: int = 100
-    """Updates from one checkpoint in the run folder to the next, and one at the end. 0 makes none
-    at all."""
+    checkpoint_every: int = 1000
+    """Updates from one checkpoint in the run folder to the next. However a run ends, it makes one
+    too, unless it is killed. 0 makes none at all."""
     run_dir: str | Path | None = None
     """The run folder to make. On the command line the default is a new one under runs/."""
 

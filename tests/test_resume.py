@@ -168,17 +168,18 @@ def test_ctrl_c_before_an_evaluation_and_a_second_one_while_saving_lose_nothing(
     folder, package = tmp_path / "run", FRAMEWORKS[framework]
 
     def stop(update):
-        if update.row.update == 2:
+        if update.row.update == 3:
             name = "write_checkpoint"
             monkeypatch.setattr(bookkeeping, name, interrupting(lambda *_: None, 0))
             raise Stop
 
-    config = settings("reinforce", folder, until_update=6, checkpoint_every=1)
+    config = settings("reinforce", folder, until_update=6, checkpoint_every=2)
     with pytest.raises(Stop):
         package.train(config, callback=stop)
     monkeypatch.undo()
     assert json.loads((folder / "result.json").read_text())["ended"] == "interrupted"
 
+    assert list(checkpoint_folders(folder)) == [2]
     # By now an update is counted, and neither evaluated nor written.
     monkeypatch.setattr(bookkeeping.Run, "count", interrupting(bookkeeping.Run.count, 1))
     with pytest.raises(Stop):
@@ -188,7 +189,7 @@ def test_ctrl_c_before_an_evaluation_and_a_second_one_while_saving_lose_nothing(
     assert len(rows(folder)) == before
     package.resume(folder, until_update=6)
     ended, expected = outcome(folder), outcome(whole(framework, "reinforce"))
-    assert ended.pop("config") == expected.pop("config") | {"checkpoint_every": 1}
+    assert ended.pop("config") == expected.pop("config") | {"checkpoint_every": 2}
     assert ended == expected
 
 
