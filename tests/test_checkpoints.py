@@ -264,6 +264,7 @@ def test_a_metrics_file_goes_on_from_where_it_was_cut(tmp_path):
     path.write_bytes(whole + b"4,half a li")
     again = MetricsFile.open(path)
     again.rewind(end)
+    assert path.read_bytes() == whole[: end.num_bytes]
     again.append(ROW._replace(update=3))
     assert (path.read_bytes(), again.position) == (whole, last)
     assert last == Position(len(whole), hashlib.sha256(whole).hexdigest())

@@ -119,6 +119,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_with_no_line_twi
     assert list(checkpoint_folders(left)) == [2]
     with (left / "metrics.csv").open("ab") as file:
         file.write(b"4,5")  # half a line
+    (left / POLICY).write_bytes(b"one that was kept after the checkpoint")
     assert not (left / "result.json").exists()
     package.resume(left, until_update=6)
     ended, expected = outcome(left), outcome(whole(framework, agent))
