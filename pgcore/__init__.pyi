@@ -1,5 +1,8 @@
 from .agents import AGENTS as AGENTS
 from .agents import Agent as Agent
+from .bookkeeping import Result as Result
+from .bookkeeping import Update as Update
+from .checkpoints import ResumeWarning as ResumeWarning
 from .config import PRESETS as PRESETS
 from .config import TrainConfig as TrainConfig
 from .errors import RunError as RunError
@@ -10,6 +13,4 @@ from .gym import GymEpisodes as GymEpisodes
 from .metrics import Row as Row
 from .metrics import SolvedAt as SolvedAt
 from .runs import RunFolder as RunFolder
-from .training import Kept as Kept
-from .training import Result as Result
-from .training import Update as Update
+from .solving import Kept as Kept

@@ -17,8 +17,9 @@ from pgcore.config import PRESETS
 from pgcore.errors import RunError, UsageError, unknown_choice
 from pgcore.evaluating import Eval, evaluate
 from pgcore.parsing import parse_int
+from pgcore.resuming import Resume, resume
 
-COMMANDS = ("train", "eval", "plot")
+COMMANDS = ("train", "resume", "eval", "plot")
 EXTRAS = {"torch": "torch", "matplotlib": "report"}
 """Packages that the base install lacks, and the extra that brings each."""
 
@@ -60,26 +61,29 @@ def exit_code(name: str, action: Callable[[], int]) -> int:
         return 143 if isinstance(stop, Terminated) else 130
 
 
-def _run(name: str, load: Callable[[], Framework], command: Train | Eval | Plot) -> int:
+def _run(name: str, load: Callable[[], Framework], command: Train | Resume | Eval | Plot) -> int:
     signal.signal(signal.SIGTERM, terminate)
     if isinstance(command, Train):
         return train(name, load, command)
+    if isinstance(command, Resume):
+        return resume(name, load, command)
     if isinstance(command, Plot):
         return plot(command)
     return evaluate(name, load, command)
 
 
-def parse(name: str, argv: list[str]) -> Train | Eval | Plot:
+def parse(name: str, argv: list[str]) -> Train | Resume | Eval | Plot:
     """The command that `argv` asks for. tyro exits with 2 where it can't be parsed."""
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise unknown_choice("command", argv[0], COMMANDS)
     preset = _find_preset(argv)
     defaults = Train(GivenConfig(**vars(PRESETS[preset])), preset)
     train_type = Annotated[Train, tyro.conf.subcommand("train", default=defaults)]
+    resume_type = Annotated[Resume, tyro.conf.subcommand("resume")]
     eval_type = Annotated[Eval, tyro.conf.subcommand("eval")]
     plot_type = Annotated[Plot, tyro.conf.subcommand("plot")]
     return tyro.cli(
-        train_type | eval_type | plot_type,
+        train_type | resume_type | eval_type | plot_type,
         prog=name,
         description=f"Train, evaluate and plot the article's policy-gradient agents ({name}).",
         args=argv,

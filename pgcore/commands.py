@@ -1,32 +1,37 @@
 """What the commands `train` and `plot` do, for `pgjax` and `pgtorch` alike."""
 
 import json
+import shlex
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
+from pgcore.bookkeeping import Result, Update
+from pgcore.checkpoints import checkpoint_folders
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError, require
 from pgcore.parsing import parse_seeds
 from pgcore.plots import plot_runs
 from pgcore.progress import Status, describe, describe_seeds, progress
-from pgcore.runs import RESULT, default_run_dir, require_absent
+from pgcore.run_dirs import default_run_dir, require_absent
+from pgcore.runs import RESULT
 from pgcore.seeds import SEEDS, starting_points
-from pgcore.solving import Kept, UnreachableThreshold, unreachable_threshold
-from pgcore.training import Result, Update
+from pgcore.solving import UnreachableThreshold, unreachable_threshold
 
 
 class Framework(NamedTuple):
     """What the commands need of `pgjax` or `pgtorch`."""
 
     train: Callable[..., Result]
+    resume: Callable[..., Result]
     train_seeds: Callable[..., list[Result]]
     load_policy: Callable
     make_act: Callable
@@ -91,9 +96,72 @@ def train(name: str, load: Callable[[], Framework], command: Train) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreachableThreshold)  # it was said above
         if seeds is None:
-            stop = _train_one(framework, config, run_dir, as_json=command.json)
-        else:
-            stop = _train_seeds(framework, config, seeds, run_dir, as_json=command.json)
+            go = partial(framework.train, config)
+            return train_one(name, go, config, run_dir, as_json=command.json)
+        return _exit_code(
+            f"{name}: error", _train_seeds(framework, config, seeds, run_dir, as_json=command.json)
+        )
+
+
+Stop = KeyboardInterrupt | RunError
+"""What ends a run before its time."""
+
+
+def train_one(
+    name: str, go: Callable[..., Result], config: TrainConfig, run_dir: Path, *, as_json: bool
+) -> int:
+    """Trains one seed by `go(callback=…)`, says how it ended, and returns the exit code.
+
+    Raises:
+        KeyboardInterrupt: It was stopped, and there is no policy yet.
+        RunError: It stopped by itself, and there is no policy yet.
+    """
+    stop = None
+    try:
+        with progress(config.total_timesteps) as shown:
+            go(callback=lambda update: shown.update(lambda: describe(update.row)))
+    except (KeyboardInterrupt, RunError) as error:
+        stop = error
+    path = run_dir / RESULT
+    result = json.loads(path.read_text()) if path.exists() else {}
+    if not result.get("evaluation"):
+        raise _without_a_policy(stop, run_dir)
+    if as_json:
+        print(json.dumps(result | {"run_dir": str(run_dir)}))
+    else:
+        _print_result(name, config, run_dir, result, stop)
+    return _exit_code(f"{name}: the run stopped", stop)
+
+
+def _print_result(
+    name: str, config: TrainConfig, run_dir: Path, result: dict[str, Any], stop: Stop | None
+) -> None:
+    """Says how one run ended, what is kept, and how it can go on."""
+    solved_at = result["solved_at"]
+    if stop is not None:
+        print(f"{_ended_by(stop)}; the best policy so far is kept")
+    elif solved_at is not None:
+        print(
+            f"solved {config.env_id} with {config.agent} after {solved_at['env_steps']:,} "
+            f"environment steps, {solved_at['episodes']:,} episodes, {solved_at['seconds']:.1f} s"
+        )
+    elif result["ended"] == "paused":
+        print(f"paused after update {result['updates']}, {result['env_steps']:,} environment steps")
+    else:
+        print(f"not solved within {config.total_timesteps:,} environment steps (--total-timesteps)")
+    evaluation = result["evaluation"]
+    print(
+        f"kept policy: mean return {evaluation['mean_return']:.1f} over "
+        f"{evaluation['episodes']} episodes, from update {result['kept_update']}"
+    )
+    print(f"run folder: {run_dir}")
+    can_go_on = isinstance(stop, KeyboardInterrupt) or result["ended"] == "paused"
+    if can_go_on and checkpoint_folders(run_dir):
+        print(f"go on with: {name} resume {shlex.quote(str(run_dir))}")
+
+
+def _exit_code(what: str, stop: Stop | None) -> int:
+    """What the process returns; it says `what` stopped, if that is not what a person did."""
     match stop:
         case None:
             return 0
@@ -101,52 +169,8 @@ def train(name: str, load: Callable[[], Framework], command: Train) -> int:
             return 143
         case KeyboardInterrupt():
             return 130
-    what = "the run stopped" if seeds is None else "error"
-    print(f"{name}: {what}: {stop}", file=sys.stderr)
+    print(f"{what}: {stop}", file=sys.stderr)
     return 1
-
-
-Stop = KeyboardInterrupt | RunError
-"""What ends a run before its time."""
-
-
-def _train_one(
-    framework: Framework, config: TrainConfig, run_dir: Path, *, as_json: bool
-) -> Stop | None:
-    """Trains one seed and says how it ended. Raises what stopped it if there is no policy yet."""
-    kept: Kept | None = None
-
-    def record(update: Update) -> None:
-        nonlocal kept
-        kept = update.kept
-        shown.update(lambda: describe(update.row))
-
-    solved_at = stop = None
-    try:
-        with progress(config.total_timesteps) as shown:
-            solved_at = framework.train(config, callback=record).solved_at
-    except (KeyboardInterrupt, RunError) as error:
-        stop = error
-    if kept is None:
-        raise _without_a_policy(stop, run_dir)
-    if as_json:
-        print(json.dumps(json.loads((run_dir / RESULT).read_text()) | {"run_dir": str(run_dir)}))
-        return stop
-    if stop is not None:
-        print(f"{_ended_by(stop)}; the best policy so far is kept")
-    elif solved_at is None:
-        print(f"not solved within {config.total_timesteps:,} environment steps (--total-timesteps)")
-    else:
-        print(
-            f"solved {config.env_id} with {config.agent} after {solved_at.env_steps:,} "
-            f"environment steps, {solved_at.episodes:,} episodes, {solved_at.seconds:.1f} s"
-        )
-    print(
-        f"kept policy: mean return {kept.evaluation.mean:.1f} over "
-        f"{len(kept.evaluation.returns)} episodes, from update {kept.update}"
-    )
-    print(f"run folder: {run_dir}")
-    return stop
 
 
 def _train_seeds(

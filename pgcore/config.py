@@ -64,6 +64,11 @@ class TrainConfig:
     """Solved when the last 100 training episodes and the kept policy's evaluation average this."""
     eval_episodes: int = 100
     """Fresh episodes on which a promising policy is evaluated."""
+    until_update: int | None = None
+    """Pause after this many updates, with a checkpoint from which either framework resumes."""
+    checkpoint_every: int = 1000
+    """Updates from one checkpoint in the run folder to the next. However a run ends, it makes one
+    too, unless it is killed. 0 makes none at all."""
     run_dir: str | Path | None = None
     """The run folder to make. On the command line the default is a new one under runs/."""
 
@@ -80,6 +85,7 @@ class TrainConfig:
         require_count("eval_episodes", self.eval_episodes)
         is_budget = is_int(self.total_timesteps, 1)
         require(is_budget, "total_timesteps", self.total_timesteps, "an integer of at least 1")
+        self._require_pauses()
         require(
             is_real(self.learning_rate) and 0 < self.learning_rate < LARGEST_LEARNING_RATE,
             "learning_rate",
@@ -111,6 +117,18 @@ class TrainConfig:
             self.solve_threshold,
             "a finite number",
         )
+
+    def _require_pauses(self) -> None:
+        """Raises a `UsageError` unless the run can pause and go on as it is said."""
+        is_update = self.until_update is None or is_int(self.until_update, 1)
+        accepted = "None or an integer of at least 1"
+        require(is_update, "until_update", self.until_update, accepted)
+        is_interval = is_int(self.checkpoint_every, 0)
+        accepted = "an integer of at least 0"
+        require(is_interval, "checkpoint_every", self.checkpoint_every, accepted)
+        goes_on = self.until_update is None or self.checkpoint_every > 0
+        accepted = "an integer of at least 1 beside until_update: a pause leaves a checkpoint"
+        require(goes_on, "checkpoint_every", self.checkpoint_every, accepted)
 
     def to_dict(self) -> dict[str, object]:
         """The configuration as plain values, for JSON."""

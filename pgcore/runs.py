@@ -7,32 +7,29 @@
 | metrics.csv        | one row an update, columns named as CleanRL's                       |
 | policy.safetensors | the kept policy, in the neutral schema; replaced when a better comes |
 | result.json        | how it ended; absent while the run goes on                          |
+| checkpoints/       | what it goes on from: see `pgcore.checkpoints`                      |
 
 A run of several seeds leaves a folder of such folders, `seed-N` for each, with a table of them,
 seeds.csv.
 """
 
 import csv
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import re
-import secrets
-import shutil
-from contextlib import suppress
-from itertools import takewhile
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError, require
 from pgcore.files import write_atomically
 from pgcore.gym import gym_spec
-from pgcore.metrics import CSV_COLUMNS, Row, SolvedAt, parse_rows
-from pgcore.schema import read_policy
+from pgcore.metrics import Row, SolvedAt, parse_rows
+from pgcore.metrics_file import MetricsFile, Position
+from pgcore.run_dirs import make_folder
+from pgcore.schema import PolicyFile, read_policy, write_policy
 from pgcore.solving import Kept
+from pgcore.system import system
 
 CONFIG, SYSTEM, METRICS, POLICY, RESULT = (
     "config.json",
@@ -43,8 +40,6 @@ CONFIG, SYSTEM, METRICS, POLICY, RESULT = (
 )
 SEEDS = "seeds.csv"
 """What a folder of several seeds has and a single run has not."""
-REPORTED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "gymnasium", "numpy")
-REPORTED_FLAGS = ("XLA_FLAGS", "JAX_ENABLE_X64", "JAX_PLATFORMS", "OMP_NUM_THREADS")
 
 
 class RunFolder:
@@ -53,7 +48,7 @@ class RunFolder:
     def __init__(self, path: Path, config: TrainConfig) -> None:
         self.path = path
         self.config = config
-        self._metrics: TextIO | None = None
+        self._metrics: MetricsFile | None = None
         self._last: Row | None = None
 
     @classmethod
@@ -118,13 +113,58 @@ class RunFolder:
             raise UsageError(f"{str(path)!r} holds no row: the run's first update is not done")
         return rows
 
-    def append(self, row: Row) -> None:
-        """Adds a row to metrics.csv."""
+    def append(self, row: Row) -> Position:
+        """Adds a row to metrics.csv and returns where that ends."""
         if self._metrics is None:
-            self._metrics = (self.path / METRICS).open("x", newline="", buffering=1)
-            csv.writer(self._metrics).writerow(CSV_COLUMNS.values())
-        csv.writer(self._metrics).writerow(getattr(row, name) for name in CSV_COLUMNS)
+            self._metrics = MetricsFile.create(self.path / METRICS)
+        self._metrics.append(row)
         self._last = row
+        return self._metrics.position
+
+    def sync(self) -> None:
+        """Makes sure that the rows are on the disk."""
+        if self._metrics is not None:
+            self._metrics.sync()
+
+    def lock(self) -> None:
+        """Keeps other processes off a run that is to go on, until it is closed.
+
+        Raises:
+            UsageError: Another process has it, or it cannot be written to.
+        """
+        self._metrics = MetricsFile.open(self.path / METRICS)
+
+    def rewind(
+        self,
+        config: TrainConfig,
+        policy: PolicyFile,
+        rows: list[Row],
+        end: Position,
+        system: dict[str, Any],
+    ) -> None:
+        """Puts the locked folder back to the end of an update, for the run to go on from there.
+
+        Each step leaves a folder that can be resumed again.
+
+        Args:
+            config: The settings to go on with.
+            policy: What was kept then.
+            rows: The rows until then.
+            end: Where they end in metrics.csv.
+            system: The framework that goes on, versions, cores; system.json gets it.
+        """
+        assert self._metrics is not None
+        write_policy(self.policy_path, policy)
+        self._metrics.rewind(end)
+        self._last = rows[-1]
+        noted = _read_table(self.path / SYSTEM)
+        before = noted.get("resumed")
+        begun = {"after_update": rows[-1].update} | system
+        noted["resumed"] = [*(before if isinstance(before, list) else []), begun]
+        write_atomically(self.path / SYSTEM, to_json(noted))
+        write_atomically(self.path / CONFIG, to_json(config.to_dict()))
+        (self.path / RESULT).unlink(missing_ok=True)
+        self.config = config
 
     def finish(
         self,
@@ -136,7 +176,7 @@ class RunFolder:
         """Closes the folder and writes result.json.
 
         Args:
-            ended: `"solved"`, `"budget spent"`, `"interrupted"` or `"failed"`.
+            ended: `"solved"`, `"budget spent"`, `"paused"`, `"interrupted"` or `"failed"`.
             solved_at: What it took, if it was solved.
             kept: The kept policy; None if there was no update.
             error: What ended it, if it did not end by itself.
@@ -157,35 +197,10 @@ class RunFolder:
         write_atomically(self.path / RESULT, to_json(result))
 
     def close(self) -> None:
-        """Closes metrics.csv."""
+        """Closes metrics.csv, which unlocks it."""
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
-
-
-def make_folder(path: Path, files: dict[str, bytes]) -> None:
-    """Makes a folder with these files in it, all or nothing: no parent folder is left either.
-
-    Raises:
-        UsageError: There is something at `path` already, or it cannot be made.
-    """
-    require_absent(path)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    made = list(takewhile(lambda parent: not os.path.lexists(parent), path.parents))
-    try:
-        partial.mkdir(parents=True)
-        for name, data in files.items():
-            (partial / name).write_bytes(data)
-        partial.rename(path)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        with suppress(OSError):  # one that was not made, or that another run has filled meanwhile
-            for parent in made:
-                parent.rmdir()
-        if isinstance(error, OSError):
-            reason = error.strerror or error
-            raise UsageError(f"run_dir {str(path)!r} cannot be made: {reason}") from error
-        raise
 
 
 def to_json(values: object) -> bytes:
@@ -260,36 +275,3 @@ def _read_table(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"{str(path)!r} is damaged: it holds no table")
     return values
-
-
-def default_run_dir(
-    config: TrainConfig, framework: str, seeds: tuple[int, ...] | None = None
-) -> str:
-    """A path under runs/ that no other run has."""
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    which = f"seed{config.seed}" if seeds is None else f"{len(seeds)}seeds"
-    return str(Path("runs") / f"{framework}-{config.agent}-{which}-{now}")
-
-
-def require_absent(path: Path) -> None:
-    """Raises a `UsageError` if there is something at `path`: runs are not mixed."""
-    if os.path.lexists(path):  # a link that leads nowhere is something too
-        raise UsageError(f"run_dir {str(path)!r} exists; give a path that does not (--run-dir)")
-
-
-def system(framework: str) -> dict[str, object]:
-    """What a run's figures depend on beside its configuration."""
-    versions = {}
-    for package in REPORTED_PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "framework": framework,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "versions": versions,
-        "flags": {flag: os.environ.get(flag) for flag in REPORTED_FLAGS},
-    }

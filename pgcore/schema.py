@@ -63,8 +63,13 @@ def write_policy(path: str | Path, policy: PolicyFile) -> None:
 
     It has to be one that `read_policy` would take.
     """
+    write_atomically(Path(path), policy_to_bytes(policy))
+
+
+def policy_to_bytes(policy: PolicyFile) -> bytes:
+    """What a policy file holds."""
     metadata = {"schema": SCHEMA, "agent": policy.agent, "env": policy.env}
-    write_atomically(Path(path), to_bytes(policy.tensors, metadata))
+    return to_bytes(policy.tensors, metadata)
 
 
 def read_policy(path: str | Path) -> PolicyFile:

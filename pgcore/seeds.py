@@ -15,15 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pgcore.bookkeeping import Result, Run, StepResult, Update
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError, UsageError, require
 from pgcore.faults import Played
 from pgcore.files import write_atomically
 from pgcore.gym import gym_spec
-from pgcore.runs import CONFIG, RESULT, SEEDS, SYSTEM, make_folder, system, to_json
+from pgcore.run_dirs import make_folder
+from pgcore.runs import CONFIG, RESULT, SEEDS, SYSTEM, to_json
 from pgcore.schema import Tensors
 from pgcore.solving import UnreachableThreshold, warn_of_threshold
-from pgcore.training import Result, Run, StepResult, Update
+from pgcore.system import system
 
 SEEDS_COLUMNS: tuple[str, ...] = (
     "seed",
@@ -172,7 +174,8 @@ def starting_points(
     """The parameters that each seed starts from, None where the policy draws them.
 
     Raises:
-        UsageError: A seed is none, or is given twice, or `params` has not one entry for each.
+        UsageError: A seed is none, or is given twice, `params` has not one entry for each, or
+            the seeds are to be paused.
     """
     try:
         checked = [seed_config(config, seed).seed for seed in seeds]
@@ -185,9 +188,11 @@ def starting_points(
 
 
 def seed_config(config: TrainConfig, seed: int) -> TrainConfig:
-    """The configuration of one seed's run, in its own folder inside that of all."""
+    """The configuration of one seed's run, in its own folder; none of them can be resumed."""
+    accepted = "None with several seeds, which can't be resumed"
+    require(config.until_update is None, "until_update", config.until_update, accepted)
     run_dir = None if config.run_dir is None else Path(config.run_dir) / f"seed-{seed}"
-    return replace(config, seed=seed, run_dir=run_dir)
+    return replace(config, seed=seed, run_dir=run_dir, checkpoint_every=0)
 
 
 class SeedsFolder:

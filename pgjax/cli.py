@@ -14,4 +14,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _load() -> Framework:
     import pgjax
 
-    return Framework(pgjax.train, pgjax.train_seeds, pgjax.load_policy, pgjax.make_act)
+    return Framework(
+        pgjax.train, pgjax.resume, pgjax.train_seeds, pgjax.load_policy, pgjax.make_act
+    )

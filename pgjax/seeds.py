@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from pgcore.bookkeeping import Result, StepResult
 from pgcore.config import TrainConfig
 from pgcore.faults import Played
 from pgcore.gym import CARTPOLE, gym_spec
@@ -20,7 +21,6 @@ from pgcore.seeds import (
     train_lanes,
 )
 from pgcore.seeds import SeedsError as SeedsError
-from pgcore.training import Result, StepResult
 from pgjax.checkpoint import _require_fit, params_to_tensors
 from pgjax.train import _Episodes, _make_parts, _num_eval_batches, _run_keys, train
 from pgjax.types import TrainState

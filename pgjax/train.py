@@ -10,11 +10,17 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
+from pgcore.bookkeeping import Result, StepResult, Update
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
 from pgcore.faults import Played
-from pgcore.training import Result, StepResult, Trainer, Update, run
-from pgjax.checkpoint import _require_fit, params_to_tensors
+from pgcore.training import Trainer, run
+from pgjax.checkpoint import (
+    _keys_to_tensors,
+    _require_fit,
+    params_to_tensors,
+    state_to_tensors,
+)
 from pgjax.envs.base import Env
 from pgjax.envs.gymnasium import _host_errors
 from pgjax.envs.registry import make_env
@@ -109,7 +115,7 @@ def make_train_step(
 def train(
     config: TrainConfig, *, params: Any = None, callback: Callable[[Update], None] | None = None
 ) -> Result:
-    """Trains until the environment is solved or the budget is spent.
+    """Trains until the environment is solved, the budget is spent, or it is to pause.
 
     Args:
         config: The settings; the seed decides everything random.
@@ -125,8 +131,16 @@ def train(
     """
     started = time.perf_counter()
     parts = _make_parts(config)
+    init_key, *keys = _run_keys(config.seed)
+    trainer, state = _make_trainer(config, parts, *keys), parts.start(init_key, params)
+    return run(config, parts.policy, state, trainer, callback=callback, started=started)
+
+
+def _make_trainer(
+    config: TrainConfig, parts: "_Parts", train_key: Array, eval_key: Array
+) -> Trainer:
     play, learn = jax.jit(parts.play), jax.jit(parts.learn)
-    init_key, train_key, eval_key = _run_keys(config.seed)
+    keys = _keys_to_tensors(train_key, eval_key)
 
     def step(state: TrainState) -> StepResult:
         with _host_errors():
@@ -141,15 +155,14 @@ def train(
                 for batch in range(_num_eval_batches(config))
             ]
 
-    trainer = Trainer(
+    return Trainer(
         "pgjax",
         step=step,
         snapshot=lambda state: state.params,
         evaluate=evaluate,
         tensors=params_to_tensors,
+        freeze=lambda state: lambda: state_to_tensors(state) | keys,
     )
-    state = parts.start(init_key, params)
-    return run(config, parts.policy, state, trainer, callback=callback, started=started)
 
 
 class _Episodes(NamedTuple):

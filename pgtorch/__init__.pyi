@@ -1,7 +1,11 @@
+from .checkpoint import Checkpoint as Checkpoint
+from .checkpoint import load_checkpoint as load_checkpoint
 from .checkpoint import load_policy as load_policy
 from .checkpoint import params_to_tensors as params_to_tensors
 from .checkpoint import save_policy as save_policy
+from .checkpoint import state_to_tensors as state_to_tensors
 from .checkpoint import tensors_to_params as tensors_to_params
+from .checkpoint import tensors_to_state as tensors_to_state
 from .distributions import Categorical as Categorical
 from .distributions import Normal as Normal
 from .envs.base import Env as Env
@@ -20,6 +24,7 @@ from .policies import Policy as Policy
 from .policies import from_callable as from_callable
 from .policies import make_act as make_act
 from .policies import make_policy as make_policy
+from .resuming import resume as resume
 from .returns import discounted_returns as discounted_returns
 from .returns import episode_returns as episode_returns
 from .returns import normalize_returns as normalize_returns

@@ -14,4 +14,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _load() -> Framework:
     import pgtorch
 
-    return Framework(pgtorch.train, pgtorch.train_seeds, pgtorch.load_policy, pgtorch.make_act)
+    return Framework(
+        pgtorch.train, pgtorch.resume, pgtorch.train_seeds, pgtorch.load_policy, pgtorch.make_act
+    )

@@ -11,11 +11,18 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from pgcore.bookkeeping import Result, StepResult, Update
 from pgcore.config import TrainConfig
 from pgcore.errors import require
 from pgcore.faults import Played
-from pgcore.training import Result, StepResult, Trainer, Update, run
-from pgtorch.checkpoint import _require_fit, params_to_tensors
+from pgcore.schema import Tensors
+from pgcore.training import Trainer, run
+from pgtorch.checkpoint import (
+    _keys_to_tensors,
+    _require_fit,
+    params_to_tensors,
+    state_to_tensors,
+)
 from pgtorch.envs.base import Env
 from pgtorch.envs.registry import make_env
 from pgtorch.losses import reinforce_loss
@@ -117,7 +124,7 @@ def train(
     params: torch.nn.Module | None = None,
     callback: Callable[[Update], None] | None = None,
 ) -> Result:
-    """Trains an agent in Gymnasium's environment until it is solved or the budget is spent.
+    """Trains an agent in Gymnasium's environment until solved, out of budget, or to pause.
 
     All randomness comes from one generator, seeded with `config.seed`; the evaluations have
     another, seeded from it, so that evaluating more or less does not change what is learned. Two
@@ -126,7 +133,7 @@ def train(
     Args:
         config: The run's settings.
         params: A module to start from, which is copied; by default the policy makes one.
-        callback: Called with a `pgcore.training.Update` after each update.
+        callback: Called with a `pgcore.Update` after each update.
 
     Raises:
         UsageError: Gymnasium cannot make the environment, its spaces are of another kind, or
@@ -134,14 +141,28 @@ def train(
         RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
     """
     started = time.perf_counter()
-    key = torch.Generator().manual_seed(config.seed)
-    evaluation_seed = int(torch.randint(2**32, (), generator=key))
-    evaluation_key = torch.Generator().manual_seed(evaluation_seed)
-
     env = make_env(config.env_id)
     policy = make_policy(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
-    optimizer = make_optimizer(config)
-    update_step = make_update_step(policy, optimizer, config)
+    key, evaluation_key = _run_keys(config.seed)
+    trainer = _make_trainer(config, policy, env, key, evaluation_key)
+    if params is not None:
+        _require_fit(params, config, env)
+        first = copy.deepcopy(params)
+        state = init(key, policy._replace(init=lambda key: first), make_optimizer(config))
+    else:
+        state = init(key, policy, make_optimizer(config))
+    with _one_thread():
+        return run(config, policy, state, trainer, callback=callback, started=started)
+
+
+def _make_trainer(
+    config: TrainConfig,
+    policy: Policy,
+    env: Env,
+    key: torch.Generator,
+    evaluation_key: torch.Generator,
+) -> Trainer:
+    update_step = make_update_step(policy, make_optimizer(config), config)
 
     def step(state: TrainState) -> StepResult:
         noise = draw_noise(policy, env, key, config.episodes_per_update)
@@ -154,21 +175,26 @@ def train(
         noise = draw_noise(policy, env, evaluation_key, config.eval_episodes)
         return [_played(params, rollout(policy, params, env, noise))]
 
-    trainer = Trainer(
+    def freeze(state: TrainState) -> Callable[[], Tensors]:
+        # All of it at once: the next update changes the state and the generators in place.
+        tensors = state_to_tensors(state) | _keys_to_tensors(key, evaluation_key)
+        return lambda: tensors
+
+    return Trainer(
         "pgtorch",
         step=step,
         snapshot=lambda state: copy.deepcopy(state.params),
         evaluate=evaluate,
         tensors=params_to_tensors,
+        freeze=freeze,
     )
-    if params is not None:
-        _require_fit(params, config, env)
-        first = copy.deepcopy(params)
-        state = init(key, policy._replace(init=lambda key: first), optimizer)
-    else:
-        state = init(key, policy, optimizer)
-    with _one_thread():
-        return run(config, policy, state, trainer, callback=callback, started=started)
+
+
+def _run_keys(seed: int) -> tuple[torch.Generator, torch.Generator]:
+    """The generators of a run's training and of its evaluations."""
+    key = torch.Generator().manual_seed(seed)
+    evaluation_seed = int(torch.randint(2**32, (), generator=key))
+    return key, torch.Generator().manual_seed(evaluation_seed)
 
 
 @contextmanager

@@ -60,6 +60,7 @@ def test_train_leaves_a_run_folder_and_says_how_it_ended(runs, framework):
         "metrics.csv",
         "policy.safetensors",
         "result.json",
+        "checkpoints",
     }
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     assert [int(row["charts/update"]) for row in rows] == list(range(1, len(rows) + 1))
@@ -191,6 +192,13 @@ BAD_CALLS = [
     (["train", "--seeds", "1,1"], "each once"),
     (["train", "--seeds=-1:3"], "seed is -1"),
     (["train", "--seeds", "0:3", "--seed", "4"], "none beside --seeds"),
+    (["train", "--seeds", "0:3", "--until-update", "4"], "until_update is 4.*with several seeds"),
+    (["train", "--until-update", "0"], "until_update is 0"),
+    (["train", "--checkpoint-every", "-1"], "checkpoint_every is -1"),
+    (["resume", "nowhere"], "'nowhere' is no run folder"),
+    (["resume", "/dev/null"], "'/dev/null' is no run folder"),
+    (["resume", "nowhere", "--until-update", "x"], "'x' is no integer"),
+    (["resume"], "Missing.*run folder"),
     (["eval", "nowhere"], "'nowhere' is no run folder"),
     (["eval", "x" * 300], "'x{300}' is no run folder"),
     (["eval", "nowhere", "--episodes", "0"], "episodes is 0"),

@@ -47,6 +47,11 @@ BAD_SETTINGS = [
     ({"hidden_sizes": (24, True)}, r"hidden_sizes is \(24, True\)"),
     ({"hidden_sizes": (65_537,)}, r"hidden_sizes is \(65537,\), .*at most 65,536"),
     ({"run_dir": ""}, "run_dir is ''"),
+    ({"until_update": 0}, "until_update is 0.*at least 1"),
+    ({"until_update": 1.0}, "until_update is 1.0"),
+    ({"checkpoint_every": -1}, "checkpoint_every is -1.*at least 0"),
+    ({"checkpoint_every": None}, "checkpoint_every is None"),
+    ({"until_update": 5, "checkpoint_every": 0}, "checkpoint_every is 0.*beside until_update"),
     ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
     ({"solve_threshold": math.nan}, "solve_threshold is nan"),
 ]

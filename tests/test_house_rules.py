@@ -166,7 +166,11 @@ def test_importing_a_package_loads_no_framework(package):
     assert set(json.loads(run_python("-c", code).stdout)) & FRAMEWORKS == set()
 
 
-HELP = [(c, args) for c in ("pgjax", "pgtorch") for args in ([], ["train"], ["eval"], ["plot"])]
+HELP = [
+    (c, args)
+    for c in ("pgjax", "pgtorch")
+    for args in ([], ["train"], ["resume"], ["eval"], ["plot"])
+]
 HELP += [("parity", []), ("parity", ["convert"])]
 
 

@@ -138,7 +138,11 @@ def test_the_folder_has_a_table_and_a_run_folder_for_each_seed(tmp_path):
     assert (spent["ended"], spent["env_steps"], spent["kept_update"]) == ("budget spent", "61", "1")
     run = RunFolder.open(folder / "seed-11")
     assert run.config == TrainConfig(
-        seed=11, run_dir=folder / "seed-11", total_timesteps=60, solve_threshold=1
+        seed=11,
+        run_dir=folder / "seed-11",
+        total_timesteps=60,
+        solve_threshold=1,
+        checkpoint_every=0,
     )
     assert {path.name for path in folder.iterdir()} == {
         "config.json",

@@ -1,0 +1,98 @@
+"""metrics.csv while a run writes it: counted, hashed, and locked against a second process."""
+
+import csv
+import fcntl
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from pgcore.errors import UsageError
+from pgcore.metrics import CSV_COLUMNS, Row
+
+
+class Position(NamedTuple):
+    """How far metrics.csv was written at some time, and the SHA-256 of that much of it."""
+
+    num_bytes: int
+    sha256: str
+
+
+class MetricsFile:
+    """metrics.csv, open to be appended to. The system lets go of the lock when a process ends."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._num_bytes = 0
+        self._hash = hashlib.sha256()
+        _lock(file)
+
+    @classmethod
+    def create(cls, path: Path) -> "MetricsFile":
+        """A new one, with its header."""
+        metrics = cls(path.open("xb"))
+        metrics._write(CSV_COLUMNS.values())
+        return metrics
+
+    @classmethod
+    def open(cls, path: Path) -> "MetricsFile":
+        """One that is there; `rewind` says from where it goes on.
+
+        Raises:
+            UsageError: It cannot be opened, or another process has it.
+        """
+        try:
+            return cls(path.open("r+b"))
+        except OSError as error:
+            reason = error.strerror or error
+            raise UsageError(f"{str(path)!r} cannot be written to: {reason}") from error
+
+    @property
+    def position(self) -> Position:
+        """How far it is written."""
+        return Position(self._num_bytes, self._hash.hexdigest())
+
+    def append(self, row: Row) -> None:
+        """Adds a row."""
+        self._write(getattr(row, name) for name in CSV_COLUMNS)
+
+    def rewind(self, position: Position) -> None:
+        """Cuts off what was written after `position`."""
+        self._file.seek(0)
+        self._hash = hashlib.sha256(self._file.read(position.num_bytes))
+        self._num_bytes = position.num_bytes
+        self._file.truncate(position.num_bytes)
+        self._file.seek(position.num_bytes)
+
+    def sync(self) -> None:
+        """Makes sure that what was written is on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file, which unlocks it."""
+        self._file.close()
+
+    def _write(self, values: object) -> None:
+        line = io.StringIO(newline="")
+        csv.writer(line).writerow(values)  # pyright: ignore[reportArgumentType]
+        data = line.getvalue().encode()
+        self._file.write(data)
+        self._file.flush()
+        self._num_bytes += len(data)
+        self._hash.update(data)
+
+
+def _lock(file: BinaryIO) -> None:
+    """Raises a `UsageError` if another process has locked the file."""
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        name = file.name
+        file.close()
+        raise UsageError(
+            f"{name!r} is being written by another process, which trains this run; "
+            "wait for its end, or stop it"
+        ) from None
+    except OSError:
+        pass  # a file system without locks: nobody can be kept out there

@@ -1,0 +1,63 @@
+"""What the command `resume` does, for `pgjax` and `pgtorch` alike."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import tyro
+
+from pgcore.checkpoints import ResumeWarning
+from pgcore.commands import Framework, train_one
+from pgcore.reopening import Reopened, reopen
+from pgcore.solving import UnreachableThreshold
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run that was paused, interrupted or killed, in its own folder."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """The run folder. Either framework's will do."""
+    until_update: int | None = None
+    """Pause again after this many updates, counted from the run's beginning."""
+    total_timesteps: int | None = None
+    """Another budget of environment steps; by default the run's own."""
+    json: bool = False
+    """Print one JSON object instead of sentences."""
+
+
+def resume(name: str, load: Callable[[], Framework], command: Resume) -> int:
+    """Goes on with a run, shows progress, says how it ended, and returns the exit code."""
+    run_dir = command.run_dir
+    before = _look(name, command)  # before a framework is waited for
+    last = before.stored.progress
+    print(
+        f"{name}: {run_dir} goes on after update {last.update}, "
+        f"{last.env_steps:,} environment steps",
+        file=sys.stderr,
+    )
+    go = partial(
+        load().resume,
+        run_dir,
+        total_timesteps=command.total_timesteps,
+        until_update=command.until_update,
+    )
+    with warnings.catch_warnings():
+        for said in (ResumeWarning, UnreachableThreshold):  # above, and when the run began
+            warnings.simplefilter("ignore", said)
+        return train_one(name, go, before.config, run_dir, as_json=command.json)
+
+
+def _look(name: str, command: Resume) -> Reopened:
+    """The run that is to go on, as it is found; what there is to know of it is printed."""
+    options = {"total_timesteps": command.total_timesteps, "until_update": command.until_update}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResumeWarning)
+        with reopen(command.run_dir, name, **options) as before:
+            pass
+    for warning in caught:
+        print(f"{name}: warning: {warning.message}", file=sys.stderr)
+    return before
