@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from parity import convert
+from parity.runs import states
 from parity.suite.weights import from_flax, to_flax
 from parity.tape import NoiseTape
+from parity.tolerance import cast
 from pgcore.config import TrainConfig
 from pgjax import losses as jax_losses
 from pgjax import optim as jax_optim
@@ -51,7 +53,8 @@ def agent_run(
     config: TrainConfig,
     dtype: str = "float64",
     *,
-    state: torch_types.TrainState | None = None,
+    state: Any = None,
+    played: int = 0,
     optimizer: Any = None,
     jax_env: Any = None,
     fed: Sequence[Mapping[str, Any]] | None = None,
@@ -62,9 +65,10 @@ def agent_run(
         config: The agent, the environment, the seed of the noise and of the first parameters.
         dtype: `"float64"` or `"float32"`.
         state: Where to start; by default `pgtorch`'s own draw.
+        played: How many updates were made before, whose noise is passed over.
         optimizer: pgjax's side's optimizer, to try another; by default the config's own.
         jax_env: pgjax's side's environment; by default Gymnasium's.
-        fed: What each update is fed instead of playing, as `played` records it: in float32 a step
+        fed: What each update is fed instead of playing, as `recorded` has it: in float32 a step
             may not decide anything itself (see `parity.lockstep`), and the rounding of a gradient
             would hide that of the optimizer.
     """
@@ -76,8 +80,8 @@ def agent_run(
     torch_optimizer = torch_optim.make_optimizer(config)
     jax_optimizer = optimizer or jax_optim.make_optimizer(config)
     key = torch.Generator().manual_seed(config.seed)
-    start = state or torch_types.TrainState(*torch_train.init(key, torch_policy, torch_optimizer))
-    start.params.to(torch.float64 if dtype == "float64" else torch.float32)
+    start = state or torch_train.init(key, torch_policy, torch_optimizer)
+    start = states.replaced(start, cast(states.leaves(start), np.dtype(dtype).type))
     in_torch = partial(_learn_in_torch, config, torch_policy, torch_optimizer)
     in_jax = partial(_learn_in_jax, config, jax_policy, jax_optimizer)
     if fed is None:
@@ -89,11 +93,11 @@ def agent_run(
         partial(_to_jax, jax_policy.init(jax.random.key(0)), jax_optimizer),
         partial(_to_torch, start.params, torch_optimizer),
         start,
-        (lambda i: tape.update(i)._asdict()) if fed is None else fed.__getitem__,
+        (lambda i: tape.update(played + i)._asdict()) if fed is None else fed.__getitem__,
     )
 
 
-def played(config: TrainConfig, updates: int) -> list[dict[str, Any]]:
+def recorded(config: TrainConfig, updates: int) -> list[dict[str, Any]]:
     """The episodes and gradients of PyTorch's first updates, in float64."""
     run = agent_run(config)
     state, found = run.state, []
