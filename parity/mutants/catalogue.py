@@ -23,6 +23,7 @@ VARIANTS = (
     *of_returns.of_loss(),
     *of_optimizers.of_clipping(),
     *of_optimizers.of_adam(),
+    *of_optimizers.of_schedules(),
     *of_training.of_updates(),
     *of_training.of_rollouts(),
     *equivalents(),

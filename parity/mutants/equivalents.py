@@ -111,6 +111,12 @@ def equivalents() -> Iterator[Variant]:
         instead(jax_optim, "adam", _corrected_moments),
     )
     yield same(
+        "schedule multiplied in after Adam",
+        "pgjax",
+        "lr · (m̂ / (√v̂ + ε)) is the step of a rate of 1, times lr",
+        Patch(jax_optim, "adam", _rate_afterwards),
+    )
+    yield same(
         "clipping by where",
         "pgjax",
         "min(1, c / n) is c / n where n > c and else 1",
@@ -197,6 +203,22 @@ def _corrected_moments(
         return jax.tree.map(step, m, v), optax.ScaleByAdamState(count, m, v)
 
     return optax.GradientTransformation(optax.scale_by_adam().init, update)
+
+
+def _rate_afterwards(right: Any) -> Any:
+    def adam(learning_rate: Any, *args: Any, **kwargs: Any) -> Any:
+        if not callable(learning_rate):
+            return right(learning_rate, *args, **kwargs)
+        plain: Any = right(1.0, *args, **kwargs)
+
+        def update(updates: Any, state: Any, params: Any = None) -> Any:
+            change, after = plain.update(updates, state, params)
+            rate = learning_rate(state.count.astype(int))  # of 64 bits under x64
+            return jax.tree.map(lambda c: jnp.asarray(rate, c.dtype) * c, change), after
+
+        return optax.GradientTransformation(plain.init, update)
+
+    return adam
 
 
 def _clip_by_where(max_norm: float) -> optax.GradientTransformation:

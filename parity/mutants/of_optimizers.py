@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import torch
 
-from parity.mutants.variants import Variant, instead
+from parity.mutants.variants import Patch, Variant, instead
 from pgjax import optim as jax_optim
 from pgtorch import optim as torch_optim
 
@@ -115,6 +115,44 @@ def of_adam() -> Iterator[Variant]:
         instead(torch_optim, "adam", of_torch(betas=(0.95, 0.999))),
     )
     yield Variant("b1 of 0.95 in both", "Adam's constants", "both", shared)
+
+
+def of_schedules() -> Iterator[Variant]:
+    """Which number of updates a schedule is asked about."""
+    for name, package, asked in (
+        ("schedule one ahead", "pgjax", lambda count: count + 1),
+        ("schedule one behind", "pgjax", lambda count: jnp.maximum(count - 1, 0)),
+        ("schedule stands still", "pgjax", lambda count: 0 * count),
+        ("schedule one ahead", "pgtorch", lambda count: count + 1),
+        ("schedule one behind", "pgtorch", lambda count: max(count - 1, 0)),
+        ("schedule stands still", "pgtorch", lambda count: 0),
+    ):
+        owner = jax_optim if package == "pgjax" else torch_optim
+        patch = Patch(owner, "adam", lambda right, asked=asked: _asking(right, asked))
+        yield Variant(f"{name} in {package}", "schedules and counters", package, (patch,))
+    for owner in (jax_optim, torch_optim):
+        package = owner.__name__.partition(".")[0]
+        name = f"schedule asked once, when Adam is made, in {package}"
+        patch = Patch(owner, "adam", _asked_once)
+        yield Variant(name, "schedules and counters", package, (patch,))
+
+
+def _asking(right: Callable, asked: Callable) -> Callable:
+    def adam(learning_rate, *args, **kwargs):
+        if not callable(learning_rate):
+            return right(learning_rate, *args, **kwargs)
+        return right(lambda count: learning_rate(asked(count)), *args, **kwargs)
+
+    return adam
+
+
+def _asked_once(right: Callable) -> Callable:
+    def adam(learning_rate, *args, **kwargs):
+        rate = float(learning_rate(0)) if callable(learning_rate) else learning_rate
+        # A rate of 0, as at the start of a warm-up, is no number to make Adam with.
+        return right(rate or 1e-30, *args, **kwargs)
+
+    return adam
 
 
 def adam(rate: float = 1.0, **changes: Any) -> Callable:

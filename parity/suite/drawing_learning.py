@@ -3,7 +3,7 @@
 from typing import Any
 
 from parity import hazards
-from parity.hazards import EPISODES, SIZES
+from parity.hazards import EPISODES, SIZES, Size
 from parity.suite import learning, optimizers, updates
 from parity.suite.stages import Example
 from parity.suite.weights import under
@@ -98,6 +98,15 @@ def update(rng, size, gradients, count, learning_rate, **constants):
 
 def update_constants(rng, size, gradients, count):
     return update(rng, size, gradients, count, 1e-2, b1=0.7, b2=0.9, eps=1e-3)
+
+
+def scheduled_update(rng, gradients, count, schedule):
+    # A lone layer: the schedule is the same for all, and compiling takes less.
+    layer = hazards.params(rng, "reinforce", Size(3, 2, ()), "initial")
+    stage = optimizers.update(optimizers.SCHEDULES[schedule])
+    return Example(
+        stage, optimizers.adam_inputs(rng, hazards.gradients(rng, layer, gradients), count)
+    )
 
 
 def _updates(rng, agent, mask, padding, reward, config, *, num_updates=1, sgd=False):

@@ -13,6 +13,7 @@ from parity.suite import (
     environment,
     laws,
     learning,
+    optimizers,
     randomness,
 )
 from parity.suite.family import Comparable, Family
@@ -105,6 +106,16 @@ def families() -> tuple[Family, ...]:
             "update constants",
             {"count": hazards.COUNTS} | GRADIENTS,
             drawing_learning.update_constants,
+            0.5,
+        ),
+        Family(
+            "update schedule",
+            {
+                "schedule": tuple(optimizers.SCHEDULES),
+                "count": optimizers.SCHEDULE_COUNTS,
+                "gradients": hazards.GRADIENTS,
+            },
+            drawing_learning.scheduled_update,
             0.5,
         ),
         *(
