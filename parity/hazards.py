@@ -31,6 +31,8 @@ EPISODES = ((1, 1), (5, 5), (24, 2))
 """T and B."""
 SIZES = (Size(4, 2, (24, 12)), Size(5, 3, (5, 5)))
 """CartPole's, and one with square layers, which load without their transpose."""
+DEPTHS = (Size(4, 2, (5,)), Size(4, 2, (5, 5, 5)))
+"""Fewer hidden layers than the article's two, and more: square ones, so that any order fits."""
 
 RUNS = ((SIZES[0], (1, 1)), (SIZES[0], (24, 2)), (SIZES[1], (5, 5)))
 """A network's sizes with T and B."""

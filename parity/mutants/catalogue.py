@@ -15,6 +15,7 @@ VARIANTS = (
     *of_environment.of_weights(),
     *of_networks.of_initialisation(),
     *of_networks.of_networks(),
+    *of_networks.of_depths(),
     *of_laws.of_normal(),
     *of_laws.of_categorical(),
     *of_laws.of_policies(),

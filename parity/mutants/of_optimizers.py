@@ -119,22 +119,17 @@ def of_adam() -> Iterator[Variant]:
 
 def of_schedules() -> Iterator[Variant]:
     """Which number of updates a schedule is asked about."""
-    for name, package, asked in (
-        ("schedule one ahead", "pgjax", lambda count: count + 1),
-        ("schedule one behind", "pgjax", lambda count: jnp.maximum(count - 1, 0)),
-        ("schedule stands still", "pgjax", lambda count: 0 * count),
-        ("schedule one ahead", "pgtorch", lambda count: count + 1),
-        ("schedule one behind", "pgtorch", lambda count: max(count - 1, 0)),
-        ("schedule stands still", "pgtorch", lambda count: 0),
-    ):
-        owner = jax_optim if package == "pgjax" else torch_optim
-        patch = Patch(owner, "adam", lambda right, asked=asked: _asking(right, asked))
-        yield Variant(f"{name} in {package}", "schedules and counters", package, (patch,))
-    for owner in (jax_optim, torch_optim):
-        package = owner.__name__.partition(".")[0]
-        name = f"schedule asked once, when Adam is made, in {package}"
-        patch = Patch(owner, "adam", _asked_once)
-        yield Variant(name, "schedules and counters", package, (patch,))
+    for owner, package in ((jax_optim, "pgjax"), (torch_optim, "pgtorch")):
+        for name, asked in (
+            ("schedule one ahead", lambda count: count + 1),
+            ("schedule one behind", lambda count: count - (count > 0)),
+            ("schedule stands still", lambda count: 0 * count),
+        ):
+            patch = Patch(owner, "adam", lambda right, asked=asked: _asking(right, asked))
+            yield Variant(name, "schedules and counters", package, (patch,))
+        once = Patch(owner, "adam", _asked_once)
+        name = "schedule asked once, when Adam is made"
+        yield Variant(name, "schedules and counters", package, (once,))
 
 
 def _asking(right: Callable, asked: Callable) -> Callable:

@@ -72,7 +72,7 @@ def gradient(rng, agent, run, weights, mask, scope):
     noise = hazards.noise(rng, agent, (*shape, size.num_actions), "usual")
     return Example(
         learning.gradient(agent, size),
-        learning.gradient_inputs(agent, params, batch, noise, scope),
+        learning.gradient_inputs(agent, size, params, batch, noise, scope),
         # Where all units stand exactly at the kink, a nudge of zero would turn them on.
         exact_zeros=("params",) if weights == "kink" else (),
         wrt=("params",),
@@ -81,6 +81,10 @@ def gradient(rng, agent, run, weights, mask, scope):
 
 
 # --- the optimizer, whole updates ----------------------------------------------------------------
+
+
+def gradient_at_depth(rng, agent, depth, weights):
+    return gradient(rng, agent, (depth, (3, 2)), weights, "ragged", "batch")
 
 
 def clip(rng, size, gradients, norm, max_norm):

@@ -34,6 +34,10 @@ def network(rng, agent, run, weights):
     return Example(laws.network(agent, size), {"obs": obs, **tensors})
 
 
+def network_at_depth(rng, agent, depth, weights):
+    return network(rng, agent, (depth, (3, 2)), weights)
+
+
 def choice(rng, shape, law, noise):
     logits = hazards.logits(rng, shape, law)
     drawn = hazards.noise(rng, "reinforce", shape, noise)

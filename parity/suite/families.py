@@ -5,7 +5,7 @@ from functools import cache, partial
 from typing import Any
 
 from parity import hazards
-from parity.hazards import EPISODES, LAWS, RUNS, SIZES
+from parity.hazards import DEPTHS, EPISODES, LAWS, RUNS, SIZES
 from parity.suite import (
     drawing_learning,
     drawing_playing,
@@ -32,8 +32,9 @@ def families() -> tuple[Family, ...]:
             {"kind": environment.STATES, "dtypes": (BOTH, BOTH[:1])},
             drawing_playing.step,
         ),
-        *_of_agents("weights", {"size": SIZES}, drawing_policies.weights, 0.2),
+        *_of_agents("weights", {"size": SIZES + DEPTHS}, drawing_policies.weights, 0.2),
         *_of_agents("network", {"run": RUNS, "weights": hazards.PARAMS}, drawing_policies.network),
+        *_of_agents("network depth", DEEP, drawing_policies.network_at_depth, 0.2),
         Family(
             "sample reinforce",
             {"shape": LAWS, "law": hazards.LOGITS} | NOISES,
@@ -92,6 +93,7 @@ def families() -> tuple[Family, ...]:
             {"run": RUNS, "weights": hazards.PARAMS, "mask": hazards.MASKS, "scope": SCOPES},
             drawing_learning.gradient,
         ),
+        *_of_agents("gradient depth", DEEP, drawing_learning.gradient_at_depth, 0.2),
         Family(
             "clipped gradient",
             {"norm": hazards.NORMS, "max_norm": (0.5, 1e-5)} | GRADIENTS,
@@ -159,6 +161,7 @@ def families() -> tuple[Family, ...]:
 
 NOISES = {"noise": hazards.NOISES}
 GRADIENTS = {"size": SIZES, "gradients": hazards.GRADIENTS}
+DEEP = {"depth": DEPTHS, "weights": hazards.PARAMS}
 MASKED = {"shape": EPISODES, "mask": hazards.MASKS, "padding": hazards.PADDINGS}
 EPISODE = MASKED | {"reward": hazards.REWARDS}
 WHOLE = {
