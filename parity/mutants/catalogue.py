@@ -1,6 +1,7 @@
 """All variants, wrong ones and equivalent ones."""
 
 from parity.mutants import (
+    of_adapters,
     of_environment,
     of_laws,
     of_networks,
@@ -12,6 +13,7 @@ from parity.mutants.equivalents import equivalents
 
 VARIANTS = (
     *of_environment.of_environment(),
+    *of_adapters.of_adapters(),
     *of_environment.of_weights(),
     *of_networks.of_initialisation(),
     *of_networks.of_networks(),

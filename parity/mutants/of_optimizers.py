@@ -133,7 +133,7 @@ def of_schedules() -> Iterator[Variant]:
 
 
 def _asking(right: Callable, asked: Callable) -> Callable:
-    def adam(learning_rate, *args, **kwargs):
+    def adam(learning_rate: Any, *args: Any, **kwargs: Any) -> Any:
         if not callable(learning_rate):
             return right(learning_rate, *args, **kwargs)
         return right(lambda count: learning_rate(asked(count)), *args, **kwargs)
@@ -142,7 +142,7 @@ def _asking(right: Callable, asked: Callable) -> Callable:
 
 
 def _asked_once(right: Callable) -> Callable:
-    def adam(learning_rate, *args, **kwargs):
+    def adam(learning_rate: Any, *args: Any, **kwargs: Any) -> Any:
         rate = float(learning_rate(0)) if callable(learning_rate) else learning_rate
         # A rate of 0, as at the start of a warm-up, is no number to make Adam with.
         return right(rate or 1e-30, *args, **kwargs)

@@ -17,6 +17,11 @@ def step(rng, kind, dtypes):
     return Example(environment.step(), environment.states(rng, kind), precisions=dtypes)
 
 
+def limited_step(rng, max_steps):
+    inputs = environment.states(rng, "usual", max_steps)
+    return Example(environment.step(max_steps), inputs, precisions=("float64",))
+
+
 # --- rollouts, training steps, laws --------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from parity import hazards
 from parity.hazards import DEPTHS, EPISODES, LAWS, RUNS, SIZES
 from parity.suite import (
+    adapters,
     drawing_learning,
     drawing_playing,
     drawing_policies,
@@ -31,6 +32,21 @@ def families() -> tuple[Family, ...]:
             "environment step",
             {"kind": environment.STATES, "dtypes": (BOTH, BOTH[:1])},
             drawing_playing.step,
+        ),
+        Family(
+            "environment limit",
+            {"max_steps": environment.LIMITS},
+            drawing_playing.limited_step,
+            0.2,
+        ),
+        *(
+            Family(
+                f"gymnasium {package}",
+                {"env_id": adapters.ENVIRONMENTS},
+                partial(adapters.episodes, package=package),
+                0.2,
+            )
+            for package in adapters.PACKAGES
         ),
         *_of_agents("weights", {"size": SIZES + DEPTHS}, drawing_policies.weights, 0.2),
         *_of_agents("network", {"run": RUNS, "weights": hazards.PARAMS}, drawing_policies.network),
