@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import torch
 
-from parity.mutants.variants import Lookalike, Patch, Variant, instead
+from parity.mutants.variants import Lookalike, Patch, Variant, instead, seen_by
 from pgjax import policies as jax_policies
 from pgjax import types as jax_types
+from pgtorch import policies as torch_policies
 
 jax_train, torch_train = import_module("pgjax.train"), import_module("pgtorch.train")
 jax_rollout, torch_rollout = import_module("pgjax.rollout"), import_module("pgtorch.rollout")
@@ -210,6 +211,35 @@ def of_rollouts() -> Iterator[Variant]:
         "pgjax",
         (_noise_of_policies("normal", lambda key, shape: 0.9 * jax.random.normal(key, shape)),),
     )
+    yield Variant(
+        "noise of every 100 steps again",
+        "stale noise",
+        "pgjax",
+        (_noise_of_policies("gumbel", _periodic(jax.random.gumbel, 100)),),
+    )
+    yield Variant(
+        "noise played to and fro",
+        "stale noise",
+        "pgjax",
+        (_noise_of_policies("normal", _to_and_fro),),
+    )
+    drawn = ((torch_rollout, "draw_noise"), (torch_train, "draw_noise"))
+    again = seen_by(torch_policies, "torch", *drawn, randn=_periodic_in_torch)
+    yield Variant("noise of every 500 steps again", "stale noise", "pgtorch", (again,))
+
+
+def _periodic(draw: Callable, period: int) -> Callable:
+    return lambda key, shape: jnp.resize(draw(key, (period, *shape[1:])), shape)
+
+
+def _to_and_fro(key: Any, shape: tuple[int, ...]) -> Any:
+    half = jax.random.normal(key, (500, *shape[1:]))
+    return jnp.resize(jnp.concatenate([half, jnp.flip(half, 0)]), shape)
+
+
+def _periodic_in_torch(shape: tuple[int, ...], **options: Any) -> Any:
+    drawn = torch.randn((500, *shape[1:]), **options)
+    return drawn.repeat(1 + shape[0] // 500, 1, 1)[: shape[0]]
 
 
 def _noise_of_policies(what: str, wrong: Callable) -> Patch:

@@ -146,6 +146,10 @@ def families() -> tuple[Family, ...]:
                     partial(drawing_playing.statistical, randomness.initialisation, package, agent),
                 ),
                 ("noise", partial(drawing_playing.statistical, randomness.noise, package, agent)),
+                (
+                    "long noise",
+                    partial(drawing_playing.statistical, randomness.LongNoise, package, agent),
+                ),
             )
         ),
         *_of_agents(
