@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from parity.reward_hazards import rewards as rewards
 from pgcore.agents import find_agent, layer_shapes
 from pgcore.errors import require
 
@@ -46,6 +47,8 @@ REWARDS = (
     "equal_returns",
     "degenerate",
     "nearly_equal",
+    "just_degenerate",
+    "just_a_signal",
     "sparse",
     "zeros",
     "tiny",
@@ -78,33 +81,6 @@ def mask(rng: np.random.Generator, shape: tuple[int, int], hazard: str) -> np.nd
         "one_short": np.where(np.arange(num_episodes) == 0, 1, num_steps),
     }[hazard]
     return np.arange(num_steps)[:, None] < lengths
-
-
-def rewards(rng: np.random.Generator, mask: np.ndarray, discount: float, hazard: str) -> np.ndarray:
-    """Rewards `[T, B]`.
-
-    The returns' deviation is, as a share of max|G|: rounding for `equal_returns`, about 1e-6 for
-    `degenerate`, still no signal, and about 3e-4 for `nearly_equal`, which is one. `subnormal`
-    rewards are numbers that float32 holds with few digits, or that are flushed to zero.
-    """
-    normal = rng.normal(size=mask.shape)
-    ones = np.ones(mask.shape)
-    # G_t = r_t + γG_{t+1} stays G if every reward is (1 − γ)G and the last one is G.
-    last = mask & ~np.vstack([mask[1:], np.zeros((1, mask.shape[1]), bool)])
-    equal = 3.7 * np.where(last, 1.0, 1.0 - discount)
-    values = {
-        "ones": ones,
-        "normal": normal,
-        "equal_returns": equal,
-        "degenerate": equal + 1e-6 * normal,
-        "nearly_equal": equal + 1e-3 * normal,
-        "sparse": np.where(last, ones, 0.0),
-        "zeros": 0.0 * ones,
-        "tiny": 1e-30 * normal,
-        "huge": 1e30 * normal,
-        "subnormal": 1e-40 * normal,
-    }[hazard]
-    return np.where(mask, values, 0.0)
 
 
 def padded(

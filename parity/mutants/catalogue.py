@@ -5,6 +5,7 @@ from parity.mutants import (
     of_environment,
     of_laws,
     of_networks,
+    of_noise,
     of_optimizers,
     of_returns,
     of_training,
@@ -29,6 +30,7 @@ VARIANTS = (
     *of_optimizers.of_schedules(),
     *of_training.of_updates(),
     *of_training.of_rollouts(),
+    *of_noise.of_noise(),
     *equivalents(),
 )
 """In the order of the pipeline."""

@@ -3,7 +3,7 @@
 from functools import cache
 
 from parity import hazards
-from parity.suite import environment, playing
+from parity.suite import environment, playing, runs
 from parity.suite.family import Direct, Statistical
 from parity.suite.stages import Example, Side, Stage, torch_side
 from parity.suite.weights import under
@@ -64,6 +64,10 @@ def _torch_train_steps(agent: str, *, own_noise: bool = False) -> Side:
 @cache
 def _jax_train_steps(agent: str) -> Side:
     return lambda **inputs: playing.jax_steps(agent, **inputs)
+
+
+def first_updates(rng, package, kind):
+    return runs.first_updates(package, int(rng.integers(2**31)))
 
 
 def statistical(draws, package, agent, rng, kind):

@@ -176,6 +176,16 @@ def families() -> tuple[Family, ...]:
         *_of_agents(
             "train step pgtorch", {"kind": ("usual",)}, drawing_playing.torch_train_step, 0.05
         ),
+        *(
+            Family(
+                f"training run {package}",
+                {"kind": ("usual",)},
+                partial(drawing_playing.first_updates, package=package),
+                0.0,
+                4.0,
+            )
+            for package in randomness.PACKAGES
+        ),
     )
 
 
