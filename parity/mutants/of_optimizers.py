@@ -143,9 +143,9 @@ def _asking(right: Callable, asked: Callable) -> Callable:
 
 def _asked_once(right: Callable) -> Callable:
     def adam(learning_rate: Any, *args: Any, **kwargs: Any) -> Any:
-        rate = float(learning_rate(0)) if callable(learning_rate) else learning_rate
+        rate: Any = learning_rate(0) if callable(learning_rate) else learning_rate
         # A rate of 0, as at the start of a warm-up, is no number to make Adam with.
-        return right(rate or 1e-30, *args, **kwargs)
+        return right(float(rate) or 1e-30, *args, **kwargs)
 
     return adam
 
