@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from parity.mutants.of_networks import IN_JAX
+from parity.mutants.of_optimizers import rate_of
 from parity.mutants.of_returns import JAX, TORCH, normalized, recursion
 from parity.mutants.variants import Patch, Variant, instead, seen_by
 from pgjax import distributions as jax_laws
@@ -190,7 +191,7 @@ def _corrected_moments(
         return -jnp.expm1(count.astype(dtype) * math.log(base))
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
-        count = optax.safe_increment(state.count)
+        count, rate = optax.safe_increment(state.count), rate_of(learning_rate, state.count)
         m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
         v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
 
@@ -198,7 +199,7 @@ def _corrected_moments(
             m_hat, v_hat = (
                 each / correction(base, count, each.dtype) for each, base in ((m, b1), (v, b2))
             )
-            return -learning_rate * m_hat / (jnp.sqrt(v_hat) + eps)
+            return -jnp.asarray(rate, m.dtype) * m_hat / (jnp.sqrt(v_hat) + eps)
 
         return jax.tree.map(step, m, v), optax.ScaleByAdamState(count, m, v)
 

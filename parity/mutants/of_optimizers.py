@@ -1,6 +1,7 @@
 """Variants of clipping and of Adam."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -161,12 +162,18 @@ def adam(rate: float = 1.0, **changes: Any) -> Callable:
         scale: Any = optax.scale_by_adam(**(given | options))
 
         def update(updates: Any, state: Any, params: Any = None) -> Any:
+            step = rate_of(learning_rate, state.count)
             change, state = scale.update(updates, state, params)
-            return jax.tree.map(lambda c: -rate * learning_rate * c, change), state
+            return jax.tree.map(lambda c: -rate * jnp.asarray(step, c.dtype) * c, change), state
 
         return optax.GradientTransformation(scale.init, update)
 
     return made
+
+
+def rate_of(learning_rate: Any, count: Any) -> Any:
+    """The learning rate of an update, which may follow a schedule."""
+    return learning_rate(count.astype(int)) if callable(learning_rate) else learning_rate
 
 
 def corrected(change: Callable) -> Callable:
@@ -206,7 +213,9 @@ def of_torch(**wrong: Any) -> Callable:
     """torch's own Adam, with other settings."""
 
     def made(learning_rate, b1=0.9, b2=0.999, eps=1e-8):
-        options = {"betas": (b1, b2), "eps": eps} | wrong
+        options: dict[str, Any] = {"betas": (b1, b2), "eps": eps} | wrong
+        if callable(learning_rate):
+            return partial(torch_optim._ScheduledAdam, schedule=learning_rate, **options)
         return lambda parameters: torch.optim.Adam(parameters, lr=learning_rate, **options)
 
     return made

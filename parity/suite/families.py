@@ -51,6 +51,7 @@ def families() -> tuple[Family, ...]:
         *_of_agents("weights", {"size": SIZES + DEPTHS}, drawing_policies.weights, 0.2),
         *_of_agents("network", {"run": RUNS, "weights": hazards.PARAMS}, drawing_policies.network),
         *_of_agents("network depth", DEEP, drawing_policies.network_at_depth, 0.2),
+        *_of_draws("initialisation", randomness.initialisation),
         Family(
             "sample reinforce",
             {"shape": LAWS, "law": hazards.LOGITS} | NOISES,
@@ -93,8 +94,8 @@ def families() -> tuple[Family, ...]:
             {"shape": LAWS, "law": hazards.NORMALS},
             drawing_policies.normal_entropy,
         ),
-        Family("returns", {"discount": hazards.DISCOUNTS} | EPISODE, drawing_learning.returns, 2.0),
-        Family("episode returns", EPISODE, drawing_learning.episode_returns),
+        Family("returns", {"discount": hazards.DISCOUNTS} | PLAYED, drawing_learning.returns, 2.0),
+        Family("episode returns", PLAYED, drawing_learning.episode_returns),
         *(
             Family(
                 f"advantages {scope}",
@@ -136,22 +137,8 @@ def families() -> tuple[Family, ...]:
             drawing_learning.scheduled_update,
             0.5,
         ),
-        *(
-            Family(f"{what} {package} {agent}", {"kind": ("usual",)}, draw, 0.0)
-            for package in randomness.PACKAGES
-            for agent in AGENTS
-            for what, draw in (
-                (
-                    "initialisation",
-                    partial(drawing_playing.statistical, randomness.initialisation, package, agent),
-                ),
-                ("noise", partial(drawing_playing.statistical, randomness.noise, package, agent)),
-                (
-                    "long noise",
-                    partial(drawing_playing.statistical, randomness.LongNoise, package, agent),
-                ),
-            )
-        ),
+        *_of_draws("noise", randomness.noise),
+        *_of_draws("long noise", randomness.LongNoise),
         *_of_agents(
             "whole update",
             WHOLE | {"config": tuple(drawing_learning.CONFIGS)},
@@ -194,6 +181,8 @@ GRADIENTS = {"size": SIZES, "gradients": hazards.GRADIENTS}
 DEEP = {"depth": DEPTHS, "weights": hazards.PARAMS}
 MASKED = {"shape": EPISODES, "mask": hazards.MASKS, "padding": hazards.PADDINGS}
 EPISODE = MASKED | {"reward": hazards.REWARDS}
+PLAYED = EPISODE | {"reward": [kind for kind in hazards.REWARDS if not kind.startswith("just_")]}
+"""Of returns themselves nothing is decided about a threshold."""
 WHOLE = {
     "mask": hazards.MASKS,
     "padding": hazards.PADDINGS,
@@ -210,5 +199,18 @@ def _of_agents(
 ) -> list[Family]:
     return [
         Family(f"{name} {agent}", axes, partial(draw, agent=agent), share, seconds)
+        for agent in AGENTS
+    ]
+
+
+def _of_draws(name: str, draws: Callable[[str, str], Any]) -> list[Family]:
+    return [
+        Family(
+            f"{name} {package} {agent}",
+            {"kind": ("usual",)},
+            partial(drawing_playing.statistical, draws, package, agent),
+            0.0,
+        )
+        for package in randomness.PACKAGES
         for agent in AGENTS
     ]
