@@ -41,19 +41,20 @@ LAWS = ((1, 1, 2), (24, 2, 2), (5, 5, 3))
 """T, B and A of a distribution's arrays."""
 
 MASKS = ("full", "ragged", "one_step", "one_short")
+THRESHOLD = ("just_degenerate", "just_a_signal")
+"""Rewards about the deviation from which on returns are a signal."""
 REWARDS = (
     "ones",
     "normal",
     "equal_returns",
     "degenerate",
     "nearly_equal",
-    "just_degenerate",
-    "just_a_signal",
     "sparse",
     "zeros",
     "tiny",
     "huge",
     "subnormal",
+    *THRESHOLD,
 )
 PADDINGS = ("zeros", "nan", "garbage")
 LOGITS = ("normal", "saturated", "vanishing", "absorbed", "equal", "tied", "shifted", "mixed")

@@ -94,8 +94,8 @@ def families() -> tuple[Family, ...]:
             {"shape": LAWS, "law": hazards.NORMALS},
             drawing_policies.normal_entropy,
         ),
-        Family("returns", {"discount": hazards.DISCOUNTS} | PLAYED, drawing_learning.returns, 2.0),
-        Family("episode returns", PLAYED, drawing_learning.episode_returns),
+        Family("returns", {"discount": hazards.DISCOUNTS} | EPISODE, drawing_learning.returns, 2.0),
+        Family("episode returns", EPISODE, drawing_learning.episode_returns),
         *(
             Family(
                 f"advantages {scope}",
@@ -103,6 +103,15 @@ def families() -> tuple[Family, ...]:
                 partial(drawing_learning.advantages, scope=scope),
             )
             for scope in SCOPES
+        ),
+        *(
+            Family(
+                f"advantages threshold {scope}",
+                {"discount": hazards.DISCOUNTS} | THRESHOLD,
+                partial(drawing_learning.advantages, scope=scope),
+                0.05,
+            )
+            for scope in SCOPES[:2]
         ),
         Family("loss", {"magnitude": (0, -20, 20, -3, 3)} | MASKED, drawing_learning.loss),
         *_of_agents(
@@ -180,9 +189,8 @@ NOISES = {"noise": hazards.NOISES}
 GRADIENTS = {"size": SIZES, "gradients": hazards.GRADIENTS}
 DEEP = {"depth": DEPTHS, "weights": hazards.PARAMS}
 MASKED = {"shape": EPISODES, "mask": hazards.MASKS, "padding": hazards.PADDINGS}
-EPISODE = MASKED | {"reward": hazards.REWARDS}
-PLAYED = EPISODE | {"reward": [kind for kind in hazards.REWARDS if not kind.startswith("just_")]}
-"""Of returns themselves nothing is decided about a threshold."""
+THRESHOLD = MASKED | {"reward": hazards.THRESHOLD, "shape": EPISODES[1:]}
+EPISODE = MASKED | {"reward": hazards.REWARDS[: -len(hazards.THRESHOLD)]}
 WHOLE = {
     "mask": hazards.MASKS,
     "padding": hazards.PADDINGS,
