@@ -186,8 +186,10 @@ _MASKS = {
 }
 _EPISODES = {
     "equal_returns": Hazard("equal but for rounding: noise over noise", _spread(0.0, 1e-12)),
-    "degenerate": Hazard("a deviation of 1e-6 of max|G|: no signal yet", _spread(1e-9, 1e-5)),
-    "nearly_equal": Hazard("a deviation of 3e-4 of max|G|: a signal", _spread(1e-5, 3e-3)),
+    "degenerate": Hazard("a deviation of 1e-6 of max|G|: no signal yet", _spread(1e-9, 8e-6)),
+    "nearly_equal": Hazard("a deviation of 3e-4 of max|G|: a signal", _spread(2e-5, 3e-3)),
+    "just_degenerate": Hazard("a deviation just below 1e-5 of max|G|", _spread(8e-6, 1e-5)),
+    "just_a_signal": Hazard("a deviation just above 1e-5 of max|G|", _spread(1e-5, 1.2e-5)),
     "sparse": Hazard("one reward at the end: γ applied once too often shows", _is_sparse),
     "zeros": Hazard("no reward at all: 0 over 0", lambda e: not e.reward[e.mask].any()),
     "tiny": Hazard("rewards whose squares are 0 in float32", _size(SMALLEST_NORMAL, TINY)),

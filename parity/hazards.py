@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from parity.reward_hazards import rewards as rewards
 from pgcore.agents import find_agent, layer_shapes
 from pgcore.errors import require
 
@@ -31,6 +32,8 @@ EPISODES = ((1, 1), (5, 5), (24, 2))
 """T and B."""
 SIZES = (Size(4, 2, (24, 12)), Size(5, 3, (5, 5)))
 """CartPole's, and one with square layers, which load without their transpose."""
+DEPTHS = (Size(4, 2, (5,)), Size(4, 2, (5, 5, 5)))
+"""Fewer hidden layers than the article's two, and more: square ones, so that any order fits."""
 
 RUNS = ((SIZES[0], (1, 1)), (SIZES[0], (24, 2)), (SIZES[1], (5, 5)))
 """A network's sizes with T and B."""
@@ -38,6 +41,8 @@ LAWS = ((1, 1, 2), (24, 2, 2), (5, 5, 3))
 """T, B and A of a distribution's arrays."""
 
 MASKS = ("full", "ragged", "one_step", "one_short")
+THRESHOLD = ("just_degenerate", "just_a_signal")
+"""Rewards about the deviation from which on returns are a signal."""
 REWARDS = (
     "ones",
     "normal",
@@ -49,6 +54,7 @@ REWARDS = (
     "tiny",
     "huge",
     "subnormal",
+    *THRESHOLD,
 )
 PADDINGS = ("zeros", "nan", "garbage")
 LOGITS = ("normal", "saturated", "vanishing", "absorbed", "equal", "tied", "shifted", "mixed")
@@ -76,33 +82,6 @@ def mask(rng: np.random.Generator, shape: tuple[int, int], hazard: str) -> np.nd
         "one_short": np.where(np.arange(num_episodes) == 0, 1, num_steps),
     }[hazard]
     return np.arange(num_steps)[:, None] < lengths
-
-
-def rewards(rng: np.random.Generator, mask: np.ndarray, discount: float, hazard: str) -> np.ndarray:
-    """Rewards `[T, B]`.
-
-    The returns' deviation is, as a share of max|G|: rounding for `equal_returns`, about 1e-6 for
-    `degenerate`, still no signal, and about 3e-4 for `nearly_equal`, which is one. `subnormal`
-    rewards are numbers that float32 holds with few digits, or that are flushed to zero.
-    """
-    normal = rng.normal(size=mask.shape)
-    ones = np.ones(mask.shape)
-    # G_t = r_t + γG_{t+1} stays G if every reward is (1 − γ)G and the last one is G.
-    last = mask & ~np.vstack([mask[1:], np.zeros((1, mask.shape[1]), bool)])
-    equal = 3.7 * np.where(last, 1.0, 1.0 - discount)
-    values = {
-        "ones": ones,
-        "normal": normal,
-        "equal_returns": equal,
-        "degenerate": equal + 1e-6 * normal,
-        "nearly_equal": equal + 1e-3 * normal,
-        "sparse": np.where(last, ones, 0.0),
-        "zeros": 0.0 * ones,
-        "tiny": 1e-30 * normal,
-        "huge": 1e30 * normal,
-        "subnormal": 1e-40 * normal,
-    }[hazard]
-    return np.where(mask, values, 0.0)
 
 
 def padded(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from parity.mutants.of_networks import IN_JAX
+from parity.mutants.of_optimizers import rate_of
 from parity.mutants.of_returns import JAX, TORCH, normalized, recursion
 from parity.mutants.variants import Patch, Variant, instead, seen_by
 from pgjax import distributions as jax_laws
@@ -111,6 +112,12 @@ def equivalents() -> Iterator[Variant]:
         instead(jax_optim, "adam", _corrected_moments),
     )
     yield same(
+        "schedule multiplied in after Adam",
+        "pgjax",
+        "lr · (m̂ / (√v̂ + ε)) is the step of a rate of 1, times lr",
+        Patch(jax_optim, "adam", _rate_afterwards),
+    )
+    yield same(
         "clipping by where",
         "pgjax",
         "min(1, c / n) is c / n where n > c and else 1",
@@ -184,7 +191,7 @@ def _corrected_moments(
         return -jnp.expm1(count.astype(dtype) * math.log(base))
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
-        count = optax.safe_increment(state.count)
+        count, rate = optax.safe_increment(state.count), rate_of(learning_rate, state.count)
         m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
         v = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
 
@@ -192,11 +199,27 @@ def _corrected_moments(
             m_hat, v_hat = (
                 each / correction(base, count, each.dtype) for each, base in ((m, b1), (v, b2))
             )
-            return -learning_rate * m_hat / (jnp.sqrt(v_hat) + eps)
+            return -jnp.asarray(rate, m.dtype) * m_hat / (jnp.sqrt(v_hat) + eps)
 
         return jax.tree.map(step, m, v), optax.ScaleByAdamState(count, m, v)
 
     return optax.GradientTransformation(optax.scale_by_adam().init, update)
+
+
+def _rate_afterwards(right: Any) -> Any:
+    def adam(learning_rate: Any, *args: Any, **kwargs: Any) -> Any:
+        if not callable(learning_rate):
+            return right(learning_rate, *args, **kwargs)
+        plain: Any = right(1.0, *args, **kwargs)
+
+        def update(updates: Any, state: Any, params: Any = None) -> Any:
+            change, after = plain.update(updates, state, params)
+            rate = learning_rate(state.count.astype(int))  # of 64 bits under x64
+            return jax.tree.map(lambda c: jnp.asarray(rate, c.dtype) * c, change), after
+
+        return optax.GradientTransformation(plain.init, update)
+
+    return adam
 
 
 def _clip_by_where(max_norm: float) -> optax.GradientTransformation:

@@ -66,6 +66,15 @@ def of_environment() -> Iterator[Variant]:
         "environment",
         lambda f: lambda s, a, **m: _late(f, s, a, **m),
     )
+    for module in (jax_cartpole, torch_cartpole):
+        yield Variant(
+            "500 steps whatever is asked for",
+            ended,
+            "pgjax" if module is jax_cartpole else "pgtorch",
+            (Patch(module, "CartPole", lambda right: lambda max_steps=500: right(500)),),
+        )
+    unlike = Patch(jax_cartpole, "CartPole", lambda right: _told_otherwise(right))
+    yield Variant("ends at max_steps and says 500", ended, "pgjax", (unlike,))
     yield stepping("steps not counted", "schedules and counters", _uncounted)
     yield stepping("velocities first, then positions", "environment", _semi_implicit)
     rounded = instead(
@@ -83,6 +92,10 @@ def _with(change: Callable) -> Callable:
 def _late(right: Callable, state: Any, action: Any, **limit: int) -> Any:
     after, _, *rest = right(state, action, **limit)
     return (after, state.physics.astype(jnp.float32), *rest)
+
+
+def _told_otherwise(right: Callable) -> Callable:
+    return lambda max_steps=500: right(max_steps)._replace(max_steps=500)
 
 
 def _uncounted(right: Callable) -> Callable:

@@ -57,6 +57,71 @@ def of_networks() -> Iterator[Variant]:
     yield Variant("mean and deviation exchanged", "swapped heads", "pgtorch", (exchanged,))
 
 
+def of_depths() -> Iterator[Variant]:
+    """What only networks of one or of three hidden layers show."""
+
+    def variant(name: str, package: str, layers: Callable, is_on: Callable) -> Variant:
+        if package == "pgjax":
+            patches = [instead(jax_networks, "_hidden", _hidden_in_jax(layers, is_on))]
+        else:
+            patches = [
+                instead(owner, "forward", _hidden_in_torch(layers, is_on)) for owner, _ in IN_TORCH
+            ]
+        return Variant(name, "networks", package, tuple(patches))
+
+    for package in ("pgjax", "pgtorch"):
+        yield variant(
+            "the middle one of three layers left out",
+            package,
+            lambda n: [i for i in range(1, n + 1) if n < 3 or i != 2],
+            lambda i, n: True,
+        )
+        yield variant(
+            "no ReLU after the second layer",
+            package,
+            lambda n: range(1, n + 1),
+            lambda i, n: i <= 2,
+        )
+        yield variant(
+            "no ReLU after a lone layer", package, lambda n: range(1, n + 1), lambda i, n: n > 1
+        )
+    yield variant(
+        "the last two of three layers in the other order",
+        "pgjax",
+        lambda n: (1, 3, 2) if n == 3 else range(1, n + 1),
+        lambda i, n: True,
+    )
+
+
+def _hidden_in_jax(layers: Callable, is_on: Callable) -> Callable:
+    """The hidden layers of these numbers, with ReLU where it is on."""
+
+    def hidden(obs, hidden_sizes):
+        x, n = obs, len(hidden_sizes)
+        for i in layers(n):
+            x = jax_networks._linear(f"linear{i}", x.shape[-1], hidden_sizes[i - 1])(x)
+            x = jax.nn.relu(x) if is_on(i, n) else x
+        return x
+
+    return hidden
+
+
+def _hidden_in_torch(layers: Callable, is_on: Callable) -> Callable:
+    """The same, with the heads."""
+
+    def forward(self, obs):
+        n, x = self.num_hidden, obs
+        for i in layers(n):
+            x = getattr(self, f"linear{i}")(x)
+            x = torch.relu(x) if is_on(i, n) else x
+        if isinstance(self, torch_networks.ReinforceAgent):
+            return getattr(self, f"linear{n + 1}")(x)
+        mu, logvar = torch.tanh(self.mu_linear(x)), torch.tanh(self.logvar_linear(x))
+        return mu, torch.exp(0.5 * logvar)
+
+    return forward
+
+
 def of_initialisation() -> Iterator[Variant]:
     """The law of the first weights, and whose key draws them."""
 

@@ -1,6 +1,7 @@
 """Variants of clipping and of Adam."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 import torch
 
-from parity.mutants.variants import Variant, instead
+from parity.mutants.variants import Patch, Variant, instead
 from pgjax import optim as jax_optim
 from pgtorch import optim as torch_optim
 
@@ -117,6 +118,39 @@ def of_adam() -> Iterator[Variant]:
     yield Variant("b1 of 0.95 in both", "Adam's constants", "both", shared)
 
 
+def of_schedules() -> Iterator[Variant]:
+    """Which number of updates a schedule is asked about."""
+    for owner, package in ((jax_optim, "pgjax"), (torch_optim, "pgtorch")):
+        for name, asked in (
+            ("schedule one ahead", lambda count: count + 1),
+            ("schedule one behind", lambda count: count - (count > 0)),
+            ("schedule stands still", lambda count: 0 * count),
+        ):
+            patch = Patch(owner, "adam", lambda right, asked=asked: _asking(right, asked))
+            yield Variant(name, "schedules and counters", package, (patch,))
+        once = Patch(owner, "adam", _asked_once)
+        name = "schedule asked once, when Adam is made"
+        yield Variant(name, "schedules and counters", package, (once,))
+
+
+def _asking(right: Callable, asked: Callable) -> Callable:
+    def adam(learning_rate: Any, *args: Any, **kwargs: Any) -> Any:
+        if not callable(learning_rate):
+            return right(learning_rate, *args, **kwargs)
+        return right(lambda count: learning_rate(asked(count)), *args, **kwargs)
+
+    return adam
+
+
+def _asked_once(right: Callable) -> Callable:
+    def adam(learning_rate: Any, *args: Any, **kwargs: Any) -> Any:
+        rate: Any = learning_rate(0) if callable(learning_rate) else learning_rate
+        # A rate of 0, as at the start of a warm-up, is no number to make Adam with.
+        return right(float(rate) or 1e-30, *args, **kwargs)
+
+    return adam
+
+
 def adam(rate: float = 1.0, **changes: Any) -> Callable:
     """optax's own Adam, with its bias correction in float32, and something else wrong."""
 
@@ -128,12 +162,18 @@ def adam(rate: float = 1.0, **changes: Any) -> Callable:
         scale: Any = optax.scale_by_adam(**(given | options))
 
         def update(updates: Any, state: Any, params: Any = None) -> Any:
+            step = rate_of(learning_rate, state.count)
             change, state = scale.update(updates, state, params)
-            return jax.tree.map(lambda c: -rate * learning_rate * c, change), state
+            return jax.tree.map(lambda c: -rate * jnp.asarray(step, c.dtype) * c, change), state
 
         return optax.GradientTransformation(scale.init, update)
 
     return made
+
+
+def rate_of(learning_rate: Any, count: Any) -> Any:
+    """The learning rate of an update, which may follow a schedule."""
+    return learning_rate(count.astype(int)) if callable(learning_rate) else learning_rate
 
 
 def corrected(change: Callable) -> Callable:
@@ -173,7 +213,9 @@ def of_torch(**wrong: Any) -> Callable:
     """torch's own Adam, with other settings."""
 
     def made(learning_rate, b1=0.9, b2=0.999, eps=1e-8):
-        options = {"betas": (b1, b2), "eps": eps} | wrong
+        options: dict[str, Any] = {"betas": (b1, b2), "eps": eps} | wrong
+        if callable(learning_rate):
+            return partial(torch_optim._ScheduledAdam, schedule=learning_rate, **options)
         return lambda parameters: torch.optim.Adam(parameters, lr=learning_rate, **options)
 
     return made

@@ -152,6 +152,9 @@ def of_advantages() -> Iterator[Variant]:
     yield variant("padding in mean and deviation", JAX, over_padding=True)
     yield variant("noise divided by noise", JAX, floor=0.0)
     yield variant("no signal below 1e-3", TORCH, floor=1e-3)
+    for package in (JAX, TORCH):
+        yield variant("no signal below 1.11e-5", package, floor=1.11e-5)
+        yield variant("a signal from 0.84e-5", package, floor=0.84e-5)
     yield variant("divided by the variance", JAX, power=1.0)
     yield variant("mean not subtracted", TORCH, centre=False)
     yield variant("deviation not divided by", JAX, power=0.0)

@@ -6,11 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import torch
 
-from parity.mutants.variants import Lookalike, Patch, Variant, instead
-from pgjax import policies as jax_policies
-from pgjax import types as jax_types
+from parity.mutants.variants import Patch, Variant, instead
 
 jax_train, torch_train = import_module("pgjax.train"), import_module("pgtorch.train")
 jax_rollout, torch_rollout = import_module("pgjax.rollout"), import_module("pgtorch.rollout")
@@ -186,39 +183,6 @@ def of_rollouts() -> Iterator[Variant]:
         torch_rollout, "_where_running", lambda right: lambda running, stepped, stayed: stayed
     )
     yield Variant("stays where it started", "environment", "pgtorch", (moved,))
-    for module, package in ((jax_train, "pgjax"), (torch_train, "pgtorch")):
-        yield Variant(
-            f"the same noise in every training step of {package}",
-            "stale noise",
-            package,
-            (Patch(module, "draw_noise", _stale(package)),),
-        )
-    yield Variant(
-        "one key for first states and for noise",
-        "stale noise",
-        "pgjax",
-        (instead(jax_rollout, "draw_noise", _one_key), instead(jax_train, "draw_noise", _one_key)),
-    )
-    for name, wrong in (
-        ("Normal noise for Gumbel", lambda key, shape: jax.random.normal(key, shape)),
-        ("uniform noise for Gumbel", lambda key, shape: jax.random.uniform(key, shape)),
-    ):
-        yield Variant(name, "sampling", "pgjax", (_noise_of_policies("gumbel", wrong),))
-    yield Variant(
-        "Normal noise of spread 0.9",
-        "sampling",
-        "pgjax",
-        (_noise_of_policies("normal", lambda key, shape: 0.9 * jax.random.normal(key, shape)),),
-    )
-
-
-def _noise_of_policies(what: str, wrong: Callable) -> Patch:
-    def looks(right):
-        return Lookalike(right, random=Lookalike(jax.random, **{what: wrong}))
-
-    return Patch(
-        jax_policies, "jax", looks, ((jax_rollout, "draw_noise"), (jax_train, "draw_noise"))
-    )
 
 
 def _afterwards(right: Callable, change: Callable) -> Callable:
@@ -244,19 +208,3 @@ def _short(mask: Any) -> Any:
 def _greedy(trajectory: Any, policy: Any, params: Any, noise: Any) -> Any:
     drawn = policy.sample(policy.apply(params, trajectory.obs), 0 * noise.policy)
     return trajectory._replace(sample=drawn, action=policy.action(drawn))
-
-
-def _stale(package: str) -> Callable:
-    def wrong(right):
-        def draw_noise(policy, env, key, num_episodes):
-            same = jax.random.key(0) if package == "pgjax" else torch.Generator().manual_seed(0)
-            return right(policy, env, same, num_episodes)
-
-        return draw_noise
-
-    return wrong
-
-
-def _one_key(policy: Any, env: Any, key: Any, num_episodes: int) -> Any:
-    reset = env.draw_reset(key, num_episodes)
-    return jax_types.Noise(reset, policy.draw_noise(key, env.max_steps, num_episodes))

@@ -28,10 +28,10 @@ MIN_EXAMPLES = 3
 """Of each family, if its longest axis has no more values: every hazard is there. (Of what is
 drawn in thousands, one.)"""
 SEED = 0
-LEFT_OUT = ("whole update", "train step pgjax reparam", "updates with SGD")
+LEFT_OUT = ("whole update", "train step pgjax reparam", "updates with SGD", "gradient depth")
 """Families that take long to compile and see nothing that those beside them do not."""
-LEFT_OUT_OF_EQUIVALENT = "chained updates"
-"""Training steps have the same update again."""
+LEFT_OUT_OF_EQUIVALENT = ("chained updates", "training run")
+"""Training steps have the same update again, and a run's first updates say nothing of it."""
 NARROWED: Mapping[str, tuple[Any, ...]] = {
     "shape": (EPISODES[1],),
     "size": (SIZES[1],),

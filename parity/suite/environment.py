@@ -1,6 +1,6 @@
 """Stages of CartPole: each step from a given state, against Gymnasium's own environment."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import gymnasium
@@ -13,6 +13,8 @@ from pgjax.envs import cartpole as jax_cartpole
 from pgtorch.envs import cartpole as torch_cartpole
 
 MAX_STEPS = 500
+LIMITS = (1, 20, 200, 1_000)
+"""Other numbers of steps than CartPole-v1's own."""
 BOUNDS = np.array([5.0, 100.0, 0.5, 100.0])
 """|x| (m), |ẋ| (m/s), |θ| (rad), |θ̇| (rad/s): every state that is asked for."""
 X_LIMIT, THETA_LIMIT_RAD = 2.4, 12 * 2 * np.pi / 360
@@ -22,7 +24,9 @@ NUM_STATES = 64
 PARTS = ("x", "x_dot", "theta", "theta_dot")
 
 
-def states(rng: np.random.Generator, kind: str) -> dict[str, np.ndarray]:
+def states(
+    rng: np.random.Generator, kind: str, max_steps: int = MAX_STEPS
+) -> dict[str, np.ndarray]:
     """Inputs `physics [N, 4]`, `time [N]`, `action [N]` of a step.
 
     `usual`: inside an episode. `slow`: some components of 1e-6 of the bounds. `corners`: at the
@@ -37,8 +41,8 @@ def states(rng: np.random.Generator, kind: str) -> dict[str, np.ndarray]:
         "corners": BOUNDS * rng.choice([-1.0, 0.0, 1.0], uniform.shape),
         "about the limits": _about_the_limits(rng, BOUNDS * uniform),
     }[kind]
-    late = rng.integers(MAX_STEPS - 3, MAX_STEPS + 2, NUM_STATES)
-    time = np.where(rng.random(NUM_STATES) < 0.25, late, rng.integers(MAX_STEPS, size=NUM_STATES))
+    late = np.maximum(rng.integers(max_steps - 3, max_steps + 2, NUM_STATES), 0)
+    time = np.where(rng.random(NUM_STATES) < 0.25, late, rng.integers(max_steps, size=NUM_STATES))
     action = rng.integers(2, size=NUM_STATES).astype(np.int32)
     return {"physics": physics, "time": time.astype(np.int32), "action": action}
 
@@ -54,7 +58,7 @@ def _about_the_limits(rng: np.random.Generator, physics: np.ndarray) -> np.ndarr
 
 
 @cache
-def step() -> Stage:
+def step(max_steps: int = MAX_STEPS) -> Stage:
     """Inputs `physics`, `time`, `action`."""
 
     def outputs(after, rounded, *rest):
@@ -71,13 +75,17 @@ def step() -> Stage:
 
     def of_torch(physics, time, action):
         state = torch_cartpole.CartPoleState(physics, time)
-        after, *rest = torch_cartpole.CartPole().step(state, action)
-        return outputs(after, after.physics.to(torch.float32), *rest)
+        env = torch_cartpole.CartPole(max_steps)
+        after, *rest = env.step(state, action)
+        limit = {"max_steps": torch.tensor(env.max_steps)}
+        return outputs(after, after.physics.to(torch.float32), *rest) | limit
 
     def of_jax(physics, time, action):
         state = jax_cartpole.CartPoleState(physics, time)
-        after, *rest = jax_cartpole.CartPole().step(state, action)
-        return outputs(after, after.physics.astype(jnp.float32), *rest)
+        env = jax_cartpole.CartPole(max_steps)
+        after, *rest = env.step(state, action)
+        limit = {"max_steps": jnp.asarray(env.max_steps)}
+        return outputs(after, after.physics.astype(jnp.float32), *rest) | limit
 
     def distance(physics, time, action):
         after, *_ = torch_cartpole.step(torch_cartpole.CartPoleState(physics, time), action)
@@ -87,11 +95,17 @@ def step() -> Stage:
         return beyond.amax(dim=0)
 
     return Stage(
-        "environment step", of_torch, of_jax, _in_gymnasium, decided_by={"terminated": distance}
+        "environment step" if max_steps == MAX_STEPS else "environment limit",
+        of_torch,
+        of_jax,
+        partial(_in_gymnasium, max_steps),
+        decided_by={"terminated": distance},
     )
 
 
-def _in_gymnasium(physics: np.ndarray, time: np.ndarray, action: np.ndarray) -> dict[str, Any]:
+def _in_gymnasium(
+    max_steps: int, physics: np.ndarray, time: np.ndarray, action: np.ndarray
+) -> dict[str, Any]:
     """The same steps by Gymnasium's own CartPole, one state after another."""
     env: Any = gymnasium.make("CartPole-v1", disable_env_checker=True).unwrapped
     rows = []
@@ -107,7 +121,8 @@ def _in_gymnasium(physics: np.ndarray, time: np.ndarray, action: np.ndarray) -> 
         "obs": off,
         "reward": reward,
         "terminated": terminated,
-        "truncated": time + 1 >= MAX_STEPS,
+        "truncated": time + 1 >= max_steps,
+        "max_steps": np.asarray(max_steps),
     }
 
 

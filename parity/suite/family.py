@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from parity import sides
-from parity.suite.randomness import Draws
+from parity.suite.randomness import Draws, LongNoise
 from parity.tolerance import Comparison, Function, compare
 
 
@@ -103,7 +103,7 @@ class Direct(NamedTuple):
 class Statistical(NamedTuple):
     """Draws that are held against their law."""
 
-    draws: Draws
+    draws: Draws | LongNoise
     seed: int
 
     def compare(self, *, jit: bool = True) -> list[Comparison]:

@@ -86,9 +86,10 @@ def gradient(agent: str, size: Size) -> Stage:
     return Stage("gradient", whole, of_jax, gradient_oracle=by_hand)
 
 
-def gradient_inputs(agent: str, params: Any, batch: Any, noise: Any, scope: str) -> dict[str, Any]:
+def gradient_inputs(
+    agent: str, size: Size, params: Any, batch: Any, noise: Any, scope: str
+) -> dict[str, Any]:
     """The gradient stage's inputs, made stage by stage by the float64 reference."""
-    size = Size(batch.obs.shape[-1], noise.shape[-1], hidden_sizes(params))
     dist = network(agent, size).reference({**params, "obs": batch.obs})
     drawn = sample(agent).reference({**dist, "noise": noise})["sample"]
     running = batch.mask if drawn.ndim == 2 else batch.mask[..., None]
@@ -102,8 +103,3 @@ def gradient_inputs(agent: str, params: Any, batch: Any, noise: Any, scope: str)
         "advantages": weights,
         "mask": batch.mask,
     }
-
-
-def hidden_sizes(params: dict[str, np.ndarray]) -> tuple[int, ...]:
-    """The widths of `linear1`, `linear2` below the heads."""
-    return tuple(params[f"params/linear{i}.bias"].shape[0] for i in (1, 2))

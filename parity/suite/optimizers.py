@@ -1,6 +1,6 @@
 """Stages of the optimizer: clipping, and one step of Adam with everything that it carries on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -14,6 +14,15 @@ from parity import oracle
 from parity.suite.stages import Stage
 from pgjax import optim as jax_optim
 from pgtorch import optim as torch_optim
+
+SCHEDULES: dict[str, Callable[[Any], Any]] = {
+    "decay": lambda count: 0.1 / (1 + count),
+    "warm-up": lambda count: 0.1 * ((count < 4) * count / 4 + (count >= 4)),
+    "in pieces": lambda count: 0.1 * (count < 3) + 0.01 * (count >= 3),
+}
+"""Learning rates after so many updates, of a Python number or of a traced one. A neighbour's rate
+is another one at each count, at those up to 4, and about 3."""
+SCHEDULE_COUNTS = (0, 1, 2, 3, 4, 1_000)
 
 
 @cache
@@ -39,11 +48,12 @@ def clip(max_norm: float) -> Stage:
 
 
 @cache
-def update(learning_rate: float, **constants: float) -> Stage:
+def update(learning_rate: float | Callable[[Any], Any], **constants: float) -> Stage:
     """Inputs `gradients/*`, `m/*`, `v/*`, `count`; the change of the parameters is the output.
 
-    It is measured from parameters of zero: added to larger ones, its error would be lost in their
-    rounding. Every operation is elementwise, so a zero stays one.
+    A learning rate may follow a schedule: a function of `count`. The change is measured from
+    parameters of zero: added to larger ones, its error would be lost in their rounding. Every
+    operation is elementwise, so a zero stays one.
     """
 
     def of_torch(gradients, m, v, count):
@@ -70,13 +80,13 @@ def update(learning_rate: float, **constants: float) -> Stage:
 
     def by_hand(gradients, m, v, count):
         zeros = {name: np.zeros_like(g) for name, g in gradients.items()}
-        step = oracle.adam_step(
-            zeros, gradients, m, v, int(count), learning_rate=learning_rate, **constants
-        )
+        rate = learning_rate(int(count)) if callable(learning_rate) else learning_rate
+        step = oracle.adam_step(zeros, gradients, m, v, int(count), learning_rate=rate, **constants)
         counts = {name: np.asarray(step.count) for name in gradients}
         return {"update": step.params, "m": step.m, "v": step.v, "count": counts}
 
-    return Stage("update", of_torch, of_jax, by_hand, exact_zeros=("gradients", "m", "v"))
+    name = "update schedule" if callable(learning_rate) else "update"
+    return Stage(name, of_torch, of_jax, by_hand, exact_zeros=("gradients", "m", "v"))
 
 
 def adam_inputs(

@@ -6,6 +6,10 @@ most α (Massart 1990). No draw may lie outside the law's support, and the extre
 its ends. And no two numbers of one draw may depend on each other: over n draws two independent ones
 have a correlation |r| > z/√n with a probability of at most 2·e^(−z²/2). A key used twice, or
 a tied row, shows there.
+
+Noise that comes again after many steps shows in numbers that come again. Each of n equals an
+earlier one with a probability of at most n·p, p that of the likeliest number, so d of them or more
+do with at most C(n, d) · (n·p)^d ≤ (e·n²·p / d)^d.
 """
 
 import math
@@ -36,6 +40,10 @@ RESET_BOUND = 0.05
 """CartPole's first states are uniform in ± this, in each component."""
 PACKAGES = ("pgjax", "pgtorch")
 NOISE_STEPS, NOISE_EPISODES = 5, 3
+LONG_STEPS, LONG_EPISODES = 1_000, 2
+"""Twice CartPole's longest episode, so that noise of that period comes again."""
+LIKELIEST = 2.0**-20
+"""No number is drawn more often: float32 generators have 2²³ or more, of which few round to one."""
 
 
 class Law(NamedTuple):
@@ -105,6 +113,38 @@ def noise(package: str, agent: str) -> Draws:
     return Draws("noise", package, draw, laws)
 
 
+class LongNoise(NamedTuple):
+    """A rollout's noise over many steps, from two seeds."""
+
+    package: str
+    agent: str
+
+    def compare(self, seed: int) -> Comparison:
+        """Counts the numbers that come again."""
+        keys = (seed, seed + 1)
+        if self.package == "pgjax":
+            drawn = [jax.jit(self._draw)(jax.random.key(key)) for key in keys]
+        else:
+            drawn = [self._draw(torch.Generator().manual_seed(key)) for key in keys]
+        found = repeats(np.stack([np.asarray(noise) for noise in drawn]))
+        findings = {("policy", "repeats"): (*found, "as drawn", "numbers of their own")}
+        return _judged(f"long noise, {self.package}", findings)
+
+    def trace(self) -> None:
+        """Calls everything that a draw would."""
+        if self.package == "pgjax":
+            jax.eval_shape(self._draw, jax.random.key(0))
+        else:
+            self._draw(torch.Generator())
+
+    def _draw(self, key: Any) -> Any:
+        if self.package == "pgjax":
+            env, policy = jax_cartpole.CartPole(LONG_STEPS), jax_policy(self.agent)
+            return jax_rollout.draw_noise(policy, env, key, LONG_EPISODES).policy
+        env, policy = torch_cartpole.CartPole(LONG_STEPS), torch_policy(self.agent)
+        return torch_rollout.draw_noise(policy, env, key, LONG_EPISODES).policy
+
+
 def held(stage: str, drawn: Mapping[str, np.ndarray], laws: Mapping[str, Law]) -> Comparison:
     """Draws `[n, ...]` by name, the last one a repetition of the first, against their laws."""
     if set(drawn) != set(laws):
@@ -155,6 +195,15 @@ def dependence(drawn: np.ndarray) -> tuple[float, float]:
         return 1.0, bound
     correlation = np.corrcoef(drawn, rowvar=False)
     return float(np.abs(correlation[np.triu_indices(len(correlation), 1)]).max()), bound
+
+
+def repeats(drawn: np.ndarray) -> tuple[float, float]:
+    """How many numbers came before, and what chance allows."""
+    n = drawn.size
+    allowed = next(
+        d for d in range(1, n + 1) if (math.e * n * n * LIKELIEST / d) ** d <= ERROR_RATE
+    )
+    return float(n - len(np.unique(drawn))), float(allowed)
 
 
 def _judged(

@@ -106,3 +106,8 @@ def acted(
         "pgtorch": torch_policies.make_act(torch_policy(agent, size), module)(obs, noise),
         "pgjax": jax_policies.make_act(jax_policy(agent, size), flax_params)(obs, noise),
     }
+
+
+def under(name: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays by path, as entries of the input `name`."""
+    return {f"{name}/{key}": array for key, array in arrays.items()}

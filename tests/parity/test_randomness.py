@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from parity.suite import randomness
-from parity.suite.randomness import GUMBEL, NORMAL, dependence, distance, held, uniform
+from parity.suite.randomness import (
+    GUMBEL,
+    LIKELIEST,
+    NORMAL,
+    dependence,
+    distance,
+    held,
+    repeats,
+    uniform,
+)
 
 N = randomness.NUM_DRAWS
 RNG = np.random.default_rng(0)
@@ -66,6 +75,37 @@ def test_numbers_that_depend_on_each_other_are_caught():
     drawn = {"reset": again(0.6 * bits - 0.3), "policy": again(-np.log(-np.log(bits)))}
     comparison = held("noise", drawn, {"reset": uniform(0.3), "policy": GUMBEL})
     assert [mismatch.leaf for mismatch in comparison.mismatches] == ["all: dependence"]
+
+
+LONG = RNG.gumbel(size=(2, 1_000, 2, 2)).astype(np.float32)
+
+
+def test_float32_numbers_of_their_own_are_no_repeats():
+    found, allowed = repeats(LONG)
+    # Of 8,000 numbers 3.2e7 pairs are equal with 2⁻²³ or so each: 4 are expected.
+    assert found <= 20 < allowed
+
+
+@pytest.mark.parametrize("period", [1, 5, 100, 499, 500])
+def test_noise_of_any_period_up_to_half_its_length_repeats(period):
+    found, allowed = repeats(np.resize(LONG[:, :period], LONG.shape))
+    assert found > allowed
+
+
+def test_noise_of_one_action_that_repeats_is_caught():
+    drawn = LONG.copy()
+    drawn[0, 500:, 1, 1] = drawn[0, :500, 1, 1]
+    found, allowed = repeats(drawn)
+    assert found > allowed
+
+
+def test_what_chance_allows_is_the_smallest_number_of_repeats_that_is_rarer_than_alpha():
+    _, allowed = repeats(LONG)
+
+    def log_bound(d):
+        return d * (1 + 2 * math.log(LONG.size) + math.log(LIKELIEST) - math.log(d))
+
+    assert log_bound(allowed) <= math.log(randomness.ERROR_RATE) < log_bound(allowed - 1)
 
 
 def test_a_constant_depends_on_everything():

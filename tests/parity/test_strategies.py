@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 
-from parity import hazards, strategies
+from parity import hazards, oracle, strategies
 from parity.strategies import HAZARDS, present
 from pgcore.errors import UsageError
 
@@ -167,6 +167,26 @@ def test_hazards_of_episodes_by_hand():
     assert "sparse" in present("episodes", episodes([[0, 1], [5, 0]], ragged, 0.9))
     assert "sparse" not in present("episodes", episodes([[1, 1], [5, 0]], ragged, 0.9))
     assert "zeros" in present("episodes", episodes([[0, 0], [0, 9]], ragged))
+
+
+@pytest.mark.parametrize(("kind", "is_signal"), [("just_degenerate", 0), ("just_a_signal", 1)])
+@pytest.mark.parametrize("mask", hazards.MASKS)
+@pytest.mark.parametrize("shape", hazards.EPISODES)
+@pytest.mark.parametrize("discount", hazards.DISCOUNTS)
+def test_returns_about_the_threshold_are_on_their_side_of_it_in_float32_too(
+    kind, is_signal, mask, shape, discount
+):
+    running = hazards.mask(np.random.default_rng(0), shape, mask)
+    rewards = hazards.rewards(np.random.default_rng(1), running, discount, kind)
+    returns = oracle.discounted_returns(rewards, running, discount).astype(np.float32)
+    for scope in (running, *(running & (np.arange(shape[1]) == b) for b in range(shape[1]))):
+        values = returns[scope] / abs(returns[scope]).max()
+        # One after another, which rounds most.
+        mean = np.cumsum(values)[-1] / np.float32(values.size)
+        share = np.sqrt(np.cumsum((values - mean) ** 2)[-1] / np.float32(values.size))
+        assert values.dtype == share.dtype == np.float32
+        low, high = (1.03e-5, 1.11e-5) if is_signal else (0.84e-5, 0.91e-5)
+        assert values.size == 1 or low < share < high
 
 
 def test_hazards_of_logits_by_hand():

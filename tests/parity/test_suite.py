@@ -9,7 +9,7 @@ import pytest
 from parity import hazards
 from parity.cli import main
 from parity.mutants.of_returns import JAX, normalized
-from parity.suite import checking, families
+from parity.suite import adapters, checking, families, optimizers
 from parity.suite.checking import check_suite, tally
 from parity.suite.family import Direct, Family
 from parity.suite.stages import forget
@@ -67,10 +67,31 @@ def test_every_hazard_is_on_an_axis():
         hazards.TIES,
         hazards.EPISODES,
         hazards.SIZES,
+        hazards.DEPTHS,
         hazards.RUNS,
         hazards.LAWS,
     ):
         assert set(known) <= drawn
+
+
+def test_each_schedule_gives_another_rate_a_step_before_or_after_a_drawn_count():
+    """Or a count that is off by one would not show."""
+    for schedule in optimizers.SCHEDULES.values():
+        rates = {count: schedule(count) for count in range(1_002)}
+        drawn = optimizers.SCHEDULE_COUNTS
+        assert any(rates[count] != rates[count + 1] for count in drawn)
+        assert any(rates[count] != rates[count - 1] for count in drawn if count)
+        assert any(rates[count] != rates[0] for count in drawn)
+
+
+@pytest.mark.parametrize("package", adapters.PACKAGES)
+def test_episodes_through_the_adapters_end_for_either_reason(package):
+    """Or flags that are exchanged would not show."""
+    example = FAMILIES[f"gymnasium {package}"]
+    drawn = [example.example(0, index)[1] for index in range(2)]
+    found = [each.candidate(each.inputs) for each in drawn]
+    assert any(each["terminated"].any() for each in found)
+    assert all(each["truncated"].any() for each in found)
 
 
 def fake(draw=lambda rng, **choices: None, **axes):

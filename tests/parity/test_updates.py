@@ -5,7 +5,7 @@ import pytest
 
 from parity import hazards
 from parity.hazards import SIZES
-from parity.suite.drawing import CONFIGS
+from parity.suite.drawing_learning import CONFIGS
 from parity.suite.families import families
 from parity.suite.stages import jax_side, torch_side
 from parity.suite.updates import update_step
