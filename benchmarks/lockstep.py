@@ -47,6 +47,9 @@ FAULTS = {
 """`rate x`: a learning rate larger by the share x."""
 PARTINGS = (("float32", False), ("float64", True), ("float32", True))
 """Precisions, and whether JAX plays in its own CartPole. (In float64 on Gymnasium's none parts.)"""
+PAGE = "docs/lockstep.md"
+PAGES = {"free": [PAGE, "README.md"]}
+"""Where a table stands, if not in the one page alone."""
 Part = Literal["resync", "free", "partings", "faults"]
 
 
@@ -94,7 +97,8 @@ def main(options: Lockstep) -> int:
         if name in figures and (name != "faults" or "free" in figures):
             print(f"\n{table(figures)}")
             if options.save:
-                results.put_table("docs/lockstep.md", f"lockstep: {name}", table(figures))
+                for page in PAGES.get(name, [PAGE]):
+                    results.put_table(page, f"lockstep: {name}", table(figures))
     return 0 if all_hold(figures) else 1
 
 

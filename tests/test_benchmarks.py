@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, permutation_test
 
-from benchmarks import alike, demo, learning, power, results
+from benchmarks import alike, demo, drift, learning, lockstep, power, results
+from parity.runs import rank_test
 
 PAGE = "docs/learning.md"
 
@@ -105,3 +106,45 @@ def test_the_committed_results_are_of_todays_variants_and_all_hold():
     assert [stage["name"] for stage in examples["stages"]] == [f.name for f in families()]
     assert examples["examples"] >= 100_000
     assert examples["failures"] == []
+
+
+@pytest.mark.parametrize("part", lockstep.TABLES)
+def test_the_lockstep_pages_tables_are_those_of_the_committed_result(part):
+    table = lockstep.TABLES[part](results.load("lockstep"))
+    for page in lockstep.PAGES.get(part, [lockstep.PAGE]):
+        assert results.table_in(page, f"lockstep: {part}") == table
+
+
+def test_the_drift_table_is_that_of_the_committed_result():
+    assert results.table_in(lockstep.PAGE, "drift") == drift.table(results.load("drift"))
+
+
+def test_every_update_of_every_full_run_passed_the_gate():
+    rows = results.load("lockstep")["resync"]
+    runs = {(row["agent"], row["episodes"], row["seed"]) for row in rows}
+    assert len(runs) == len(rows) == 2 * 2 * 5
+    assert all(row["ok"] and not row["failures"] for row in rows)
+    # A run that was not solved went on until its budget was spent.
+    assert all(row["solved"] or row["env_steps"] >= 500_000 for row in rows)
+    for row in rows:
+        assert {"act", "log_prob", "returns", "advantages", "loss", "gradient", "update"} <= {
+            *row["stages"]
+        }
+
+
+def test_jax_goes_no_farther_from_pytorch_than_a_nudge_of_one_ulp_over_ten_seeds():
+    figures = results.load("lockstep")
+    for agent in lockstep.AGENTS:
+        for dtype in lockstep.DTYPES:
+            runs = lockstep.right_runs(figures, agent, dtype)
+            assert len(runs) == 10
+            assert rank_test(runs).ok, (agent, dtype)
+
+
+def test_the_rank_test_sees_epsilon_inside_the_root_and_a_float32_bias_correction():
+    figures = results.load("lockstep")
+    named = {"ε inside the root", "float32 bias correction"}
+    rows = [row for row in figures["faults"] if row["fault"] in named]
+    assert len(rows) == 6  # the correction is a fault in float32 alone
+    for row in rows:
+        assert not lockstep.faulty_ranks(figures, row).ok, row["fault"]
