@@ -189,7 +189,11 @@ NOISES = {"noise": hazards.NOISES}
 GRADIENTS = {"size": SIZES, "gradients": hazards.GRADIENTS}
 DEEP = {"depth": DEPTHS, "weights": hazards.PARAMS}
 MASKED = {"shape": EPISODES, "mask": hazards.MASKS, "padding": hazards.PADDINGS}
-THRESHOLD = MASKED | {"reward": hazards.THRESHOLD, "shape": EPISODES[1:]}
+THRESHOLD = MASKED | {
+    "reward": hazards.THRESHOLD,
+    "shape": EPISODES[1:],
+    "mask": [kind for kind in hazards.MASKS if kind != "one_step"],  # which has no deviation
+}
 EPISODE = MASKED | {"reward": hazards.REWARDS[: -len(hazards.THRESHOLD)]}
 WHOLE = {
     "mask": hazards.MASKS,
