@@ -30,7 +30,12 @@ drawn in thousands, one.)"""
 SEED = 0
 LEFT_OUT = ("whole update", "train step pgjax reparam", "updates with SGD", "gradient depth")
 """Families that take long to compile and see nothing that those beside them do not."""
-LEFT_OUT_OF_EQUIVALENT = ("chained updates", "training run", "advantages threshold")
+LEFT_OUT_OF_EQUIVALENT = (
+    "chained updates",
+    "train step",
+    "training run",
+    "advantages threshold",
+)
 """Training steps have the same update again, a run's first updates say nothing of it, and what is
 next to a threshold takes long to be judged."""
 NARROWED: Mapping[str, tuple[Any, ...]] = {

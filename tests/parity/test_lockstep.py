@@ -16,8 +16,10 @@ from parity import convert
 from parity.cli import main
 from parity.runs import states
 from parity.runs.agents import agent_run, recorded
+from parity.runs.free import distance
 from parity.runs.ranks import rank_test
-from parity.runs.reports import Distances
+from parity.runs.reports import Distances, Ledger
+from parity.tolerance import Comparison, Verdict
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
 
@@ -173,6 +175,39 @@ def test_a_float32_bias_correction_fails_the_rule_for_rounding_and_passes_the_ga
     assert report.failures[0].leaf == "params/p"
 
 
+def test_what_cancels_is_held_to_the_measured_response():
+    # x − y is 1e-9 of each: an ulp of x is 1e-7 of the difference, far above the plain share.
+    def reference(state, y):
+        return state, {"difference": (state["x"] * 0.7 - y * 0.7)}
+
+    def candidate(state, y):
+        return state, {"difference": (state["x"] - y) * 0.7}
+
+    state = {"x": torch.linspace(1.1, 1.9, 9, dtype=torch.float64)}
+    report = parity.lockstep(
+        reference,
+        candidate,
+        lambda state: {"x": jnp.array(state["x"].numpy())},
+        lambda state: {"x": torch.tensor(np.array(state["x"]))},
+        state,
+        [np.linspace(1.1, 1.9, 9) - 1e-9],
+        updates=1,
+    )
+    report.assert_ok()
+    assert "1 arrays were further apart" in str(report)
+    # The verdict that is kept is that which came closest to what is allowed.
+    assert report.report.comparisons[0].verdicts[0].term == "inputs"
+
+
+def test_the_verdict_that_came_closest_is_kept():
+    ledger = Ledger("float64")
+    for update, error in enumerate((1.0, 3.0, 2.0), 1):
+        verdict = Verdict("loss/value", "float64", "candidate", error, 4.0, "scale")
+        ledger.add(update, Comparison("", [], [verdict]))
+    [kept] = ledger.report("run").comparisons[0].verdicts
+    assert kept.error == 3.0
+
+
 def test_a_step_may_return_its_state_alone():
     sides = make_sides()
     step = sides[1]
@@ -299,6 +334,20 @@ def test_a_copy_of_a_state_steps_by_itself_in_another_precision():
     assert after["0/0.weight"].dtype == np.float32
     assert after["1/step/0.weight"] == 2
     assert all(np.array_equal(states.leaves(state)[name], x) for name, x in before.items())
+
+
+def test_gradients_are_no_state():
+    state = make_sides()[4]
+    reference_step(state, {k: torch.tensor(v) for k, v in BATCHES[0].items()})
+    own = states.replaced(state, states.leaves(state))
+    assert all(parameter.grad is None for parameter in own[0].parameters())
+
+
+def test_a_distance_that_is_no_number_is_infinite():
+    assert distance({"params": np.array([np.nan])}, {"params": np.array([1.0])}) == np.inf
+    assert distance({"params": np.array([3.0, 4.0])}, {"params": np.array([3.0, 3.0])}) == (
+        pytest.approx(1 / np.sqrt(18), rel=1e-12)
+    )
 
 
 def test_one_ulp_moves_every_number_but_zero_to_a_neighbour():
