@@ -26,9 +26,8 @@ def draw_curves(path: Path, title: str, proofs: Sequence[Proof]) -> None:
         axes.plot(updates, proof.candidate_returns, color=CANDIDATE, lw=1, label="JAX")
         _mark_parting(axes, proof)
         axes.set_xlabel("update")
-        axes.legend(loc="upper left", frameon=False)
     panels[0].set_ylabel("mean return of the update's episodes")
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 @house_style()
@@ -49,9 +48,8 @@ def draw_distances(path: Path, title: str, proofs: Sequence[Proof]) -> None:
         _mark_parting(axes, proof)
         axes.set_yscale("log")
         axes.set_xlabel("update")
-        axes.legend(loc="upper left", frameon=False)
     panels[0].set_ylabel("distance of the parameters from PyTorch's")
-    save_figure(figure, path)
+    _save(figure, path)
 
 
 def _panels(title: str, proofs: Sequence[Proof]) -> tuple[Any, Any]:
@@ -65,6 +63,18 @@ def _panels(title: str, proofs: Sequence[Proof]) -> tuple[Any, Any]:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, panels
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Writes the picture with one legend for all panels, below them."""
+    handles = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles[label] = handle
+    figure.legend(
+        [*handles.values()], [*handles], loc="outside lower center", ncols=3, frameon=False
+    )
+    save_figure(figure, path)
 
 
 def _mark_parting(axes: "Axes", proof: Proof) -> None:
