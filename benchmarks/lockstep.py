@@ -48,8 +48,8 @@ FAULTS = {
 PARTINGS = (("float32", False), ("float64", True), ("float32", True))
 """Precisions, and whether JAX plays in its own CartPole. (In float64 on Gymnasium's none parts.)"""
 PAGE = "docs/lockstep.md"
-PAGES = {"free": [PAGE, "README.md"]}
-"""Where a table stands, if not in the one page alone."""
+PAGES = {"free": [PAGE, "README.md"], "faults": [PAGE]}
+"""Where a table stands."""
 Part = Literal["resync", "free", "partings", "faults"]
 
 
@@ -97,7 +97,7 @@ def main(options: Lockstep) -> int:
         if name in figures and (name != "faults" or "free" in figures):
             print(f"\n{table(figures)}")
             if options.save:
-                for page in PAGES.get(name, [PAGE]):
+                for page in PAGES.get(name, []):
                     results.put_table(page, f"lockstep: {name}", table(figures))
     return 0 if all_hold(figures) else 1
 

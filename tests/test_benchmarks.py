@@ -108,28 +108,15 @@ def test_the_committed_results_are_of_todays_variants_and_all_hold():
     assert examples["failures"] == []
 
 
-@pytest.mark.parametrize("part", lockstep.TABLES)
+@pytest.mark.parametrize("part", lockstep.PAGES)
 def test_the_lockstep_pages_tables_are_those_of_the_committed_result(part):
     table = lockstep.TABLES[part](results.load("lockstep"))
-    for page in lockstep.PAGES.get(part, [lockstep.PAGE]):
+    for page in lockstep.PAGES[part]:
         assert results.table_in(page, f"lockstep: {part}") == table
 
 
 def test_the_drift_table_is_that_of_the_committed_result():
     assert results.table_in(lockstep.PAGE, "drift") == drift.table(results.load("drift"))
-
-
-def test_every_update_of_every_full_run_passed_the_gate():
-    rows = results.load("lockstep")["resync"]
-    runs = {(row["agent"], row["episodes"], row["seed"]) for row in rows}
-    assert len(runs) == len(rows) == 2 * 2 * 5
-    assert all(row["ok"] and not row["failures"] for row in rows)
-    # A run that was not solved went on until its budget was spent.
-    assert all(row["solved"] or row["env_steps"] >= 500_000 for row in rows)
-    for row in rows:
-        assert {"act", "log_prob", "returns", "advantages", "loss", "gradient", "update"} <= {
-            *row["stages"]
-        }
 
 
 def test_jax_goes_no_farther_from_pytorch_than_a_nudge_of_one_ulp_over_ten_seeds():

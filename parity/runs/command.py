@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,8 +139,8 @@ def _apart(proof: "Proof") -> str:
             f"{own:.1g} apart"
         )
     farthest = found.nudged[:, last - 1].max()
-    parted = f"from update {nudged[0]} on" if nudged else "never"
-    return f"{text} (PyTorch nudged by an ulp: {farthest:.1g} at most, other actions {parted})"
+    parted = f"differ from update {nudged[0]} on" if nudged else "never differ"
+    return f"{text} (PyTorch nudged by an ulp: {farthest:.1g} at most, and its actions {parted})"
 
 
 def as_json(config: TrainConfig, proofs: Sequence["Proof"]) -> dict[str, Any]:
@@ -162,19 +163,24 @@ def _figures(proof: "Proof") -> dict[str, Any]:
         "solved": proof.solved,
         "parted_at": report.parted_at,
         "returns": {
-            "pgtorch": proof.returns.tolist(),
-            "pgjax": proof.candidate_returns.tolist(),
+            "pgtorch": _plain(proof.returns),
+            "pgjax": _plain(proof.candidate_returns),
         },
         "failures": [str(failure) for failure in report.failures],
     }
     if found is not None and found.candidate is not None:
         figures["distances"] = {
-            "candidate": found.candidate.tolist(),
-            "nudged": found.nudged.tolist(),
+            "candidate": _plain(found.candidate),
+            "nudged": [_plain(run) for run in found.nudged],
             "parted": found.parted,
             "nudged_parted": list(found.nudged_parted),
         }
     return figures
+
+
+def _plain(values: Any) -> list[float | str]:
+    """Numbers for JSON, which lacks those that are not finite: they are strings."""
+    return [value if math.isfinite(value) else str(value) for value in values.tolist()]
 
 
 def _write(
@@ -182,7 +188,6 @@ def _write(
 ) -> list[str]:
     from parity.runs.pictures import draw_curves, draw_distances
 
-    folder.mkdir(parents=True, exist_ok=True)
     title = (
         f"{config.agent} on {config.env_id}, seed {config.seed}, "
         f"{config.episodes_per_update} episodes an update"
@@ -198,6 +203,10 @@ def _write(
 def _require_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise UsageError(f"out {str(path)!r} is a file, accepted is a folder, there or not")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out {str(path)!r} cannot be made: {error}") from error
 
 
 def _status(now: "Progress", mode: str, dtype: str) -> Status:

@@ -7,11 +7,12 @@ import numpy as np
 
 from parity import sides
 from parity.arrays import is_floating
-from parity.names import precision
 from parity.runs import states
 from parity.runs.reports import Distances
-from parity.runs.steps import Adapter, Done, Step, divided
+from parity.runs.resync import require_moved
+from parity.runs.steps import UPDATE, Adapter, Done, Step, divided, require_same_state
 from parity.tolerance import NUM_NUDGES, cast
+from pgcore.errors import require
 
 
 class Follower:
@@ -29,9 +30,11 @@ class Follower:
         """One update, measured against the reference's; its outputs."""
         before = states.replaced(self._back(self._state), {}) if self.parted is None else None
         self._state, outputs = self._take(self._state, inputs)
-        self.distances.append(distance(self._back(self._state), leading.state))
-        if self.parted is None and decides_otherwise(outputs, leading.outputs):
-            self.parted, self.before, self.decided = len(self.distances), before, outputs
+        following = self._back(self._state)
+        self.distances.append(distance(following, leading.state))
+        found, model = decisions(Done(following, outputs)), decisions(leading)
+        if self.parted is None and decides_otherwise(found, model):
+            self.parted, self.before, self.decided = len(self.distances), before, found
         return outputs
 
 
@@ -62,7 +65,7 @@ def run_free(
     draws: int = NUM_NUDGES,
 ) -> FreeRun:
     """The reference, itself nudged after every update, and a candidate if there is one."""
-    dtype = precision(states.leaves(state))
+    dtype = states.run_precision(state)
     take = _in_torch(reference_step, dtype)
     leading = Done(states.replaced(state, {}), {})
     nudged = [
@@ -72,22 +75,27 @@ def run_free(
     candidate = None
     if candidate_step is not None:
         start = _in_x64(to_candidate, dtype)(states.replaced(state, {}))
+        there_and_back = _in_x64(to_reference, dtype)(start)
+        require_same_state(states.leaves(state), states.leaves(there_and_back))
         candidate = Follower(start, _in_jax(candidate_step, dtype), _in_x64(to_reference, dtype))
-    done, is_explained = 0, True
+    done, is_explained, moved = 0, True, False
     for done in range(1, updates + 1):
-        given = _rounded(inputs(done - 1), dtype)
-        leading = take(leading.state, given)
+        given = inputs(done - 1)
+        before = states.leaves(leading.state)
+        leading = take(leading.state, _rounded(given, dtype))
+        after = states.leaves(leading.state)
+        moved |= any(k not in before or not np.array_equal(before[k], x) for k, x in after.items())
         for follower in nudged:
-            follower.step(given, leading)
+            follower.step(_rounded(given, dtype), leading)
         found = None
         if candidate is not None:
-            found = candidate.step(given, leading)
+            found = candidate.step(_rounded(given, dtype), leading)
             if candidate.parted == done:
-                there = take(candidate.before, given).outputs
-                is_explained = not decides_otherwise(candidate.decided, there)
+                is_explained = _is_explained(candidate, take, inputs, done, dtype)
         callback(done, leading.outputs, found)
         if until(leading.outputs):
             break
+    require_moved(moved)
     distances = Distances(
         None if candidate is None else np.array(candidate.distances),
         np.array([run.distances for run in nudged]),
@@ -99,14 +107,19 @@ def run_free(
 
 def distance(state: Any, model: Any) -> float:
     """‖a − b‖ / ‖b‖ over the parameters; over all of a state that has no entry `params`."""
-    found, expected = states.leaves(parameters(state)), states.leaves(parameters(model))
+    found = states.leaves(parameters(state), "float64")
+    expected = states.leaves(parameters(model), "float64")
+    shapes = ({name: x.shape for name, x in each.items()} for each in (found, expected))
+    accepted = f"those of the reference's: {', '.join(expected)}, of the same shapes"
+    require(next(shapes) == next(shapes), "arrays of to_reference's state", [*found], accepted)
     floating = [name for name, array in expected.items() if is_floating(array)]
     with np.errstate(invalid="ignore", over="ignore"):
         apart = sum(
             float(np.sum((found[n].astype(np.float64) - expected[n]) ** 2)) for n in floating
         )
         size = sum(float(np.sum(expected[n].astype(np.float64) ** 2)) for n in floating)
-    apart = np.inf if np.isnan(apart) else apart
+    if not np.isfinite(apart + size):
+        return np.inf
     return float(np.sqrt(apart / size)) if size > 0 else float(np.sqrt(apart))
 
 
@@ -117,13 +130,49 @@ def parameters(state: Any) -> Any:
     return getattr(state, "params", state) if hasattr(state, "_fields") else state
 
 
-def decides_otherwise(outputs: Any, expected: Any) -> bool:
-    """Whether an output that is no floating number (an action, a mask, a count) differs."""
-    found, model = states.leaves(outputs, "float64"), states.leaves(expected, "float64")
-    discrete = [name for name, array in model.items() if not is_floating(array)]
-    return any(
-        name not in found or not np.array_equal(found[name], model[name]) for name in discrete
-    )
+def decisions(done: Done) -> dict[str, np.ndarray]:
+    """What is no floating number among the outputs and in the new state."""
+    found = states.leaves({**done.outputs, f"new {UPDATE}": done.state}, "float64")
+    return {name: array for name, array in found.items() if not is_floating(array)}
+
+
+def decides_otherwise(found: Mapping[str, np.ndarray], model: Mapping[str, np.ndarray]) -> bool:
+    """Whether a decision (an action, a mask, a count) differs."""
+    return any(not _equal(found.get(name), array) for name, array in model.items())
+
+
+def _is_explained(
+    candidate: Follower, take: Callable[[Any, Any], Done], inputs: Any, update: int, dtype: str
+) -> bool:
+    """Whether the reference decides as the candidate did, if it starts where that stood.
+
+    Each decision as it is there, or as it is with an ulp more or less: a score as near to another
+    as rounding may fall either way.
+    """
+
+    def decided(state: Any) -> dict[str, np.ndarray]:
+        return decisions(take(state, _rounded(inputs(update - 1), dtype)))
+
+    there, found = decided(states.replaced(candidate.before, {})), candidate.decided
+    if not decides_otherwise(found, there):
+        return True
+    open_ = {name: found[name] != x for name, x in there.items() if _same_shape(found.get(name), x)}
+    if len(open_) < len(there):
+        return False
+    arrays = states.leaves(candidate.before)
+    for draw in range(NUM_NUDGES):
+        nudged = states.one_ulp(arrays, np.random.default_rng(draw))
+        near = decided(states.replaced(candidate.before, nudged))
+        open_ = {name: differs & (found[name] != near[name]) for name, differs in open_.items()}
+    return not any(differs.any() for differs in open_.values())
+
+
+def _equal(found: np.ndarray | None, model: np.ndarray) -> bool:
+    return found is not None and np.array_equal(found, model)
+
+
+def _same_shape(found: np.ndarray | None, model: np.ndarray) -> bool:
+    return found is not None and found.shape == model.shape
 
 
 def _in_torch(step: Step, dtype: str) -> Callable[[Any, Any], Done]:

@@ -53,6 +53,11 @@ def rank_test(runs: Sequence[Distances], updates: int | None = None) -> RankTest
         UsageError: There is no run, or one without a candidate.
     """
     require(len(runs) > 0, "runs", len(runs), "at least 1")
+    shapes = {run.nudged.shape[0] for run in runs}
+    require(len(shapes) == 1, "draws of the runs", sorted(shapes), "as many in each")
+    shortest = min(run.nudged.shape[1] for run in runs)
+    fits = updates is None or 1 <= updates <= shortest
+    require(fits, "updates", updates, f"None or an integer from 1 to {shortest}")
     ranks = []
     for run in runs:
         if run.candidate is None:
@@ -65,7 +70,8 @@ def rank_test(runs: Sequence[Distances], updates: int | None = None) -> RankTest
 
 def _how_far(distances: np.ndarray) -> float:
     """The mean of the logarithms, in which an update without any distance must not outweigh all."""
-    return float(np.mean(np.log(np.maximum(distances, NEAREST))))
+    known = np.where(np.isnan(distances), np.inf, distances)
+    return float(np.mean(np.log(np.maximum(known, NEAREST))))
 
 
 def _at_least(total: float, num_runs: int, num_places: int) -> float:

@@ -82,6 +82,7 @@ class Ledger:
     updates: int = 0
     num_parted: int = 0
     num_measured: int = 0
+    moved: bool = False
     parted_at: int | None = None
     mismatches: dict[str, list[Mismatch]] = field(default_factory=dict)
     closest: dict[tuple[str, str], Verdict] = field(default_factory=dict)

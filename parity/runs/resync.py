@@ -1,16 +1,16 @@
 """Re-synchronised runs: before each update the candidate gets the reference's state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 
 from parity import sides
-from parity.names import precision
 from parity.runs import states
 from parity.runs.reports import Ledger
 from parity.runs.steps import STATE, Adapter, Candidate, Reference, Step
 from parity.tolerance import cast, compare
+from pgcore.errors import UsageError
 
 
 def run_resync(
@@ -24,6 +24,7 @@ def run_resync(
     updates: int,
     until: Callable[[Any], bool],
     callback: Callable[[int, Any], None],
+    expect_nonfinite: Collection[str] = (),
 ) -> Ledger:
     """Every output and the new state of every update, by the rule for one step.
 
@@ -31,7 +32,7 @@ def run_resync(
     float64 from the same numbers, which is what the rule for rounding asks for.
     """
     state = states.replaced(state, {})
-    dtype = precision(states.leaves(state))
+    dtype = states.run_precision(state)
     ledger = Ledger(dtype)
     for update in range(1, updates + 1):
         reference = Reference(reference_step, state, inputs(update - 1))
@@ -46,10 +47,28 @@ def run_resync(
             # A zero in a state is a moment before the first step or a unit that never fired.
             exact_zeros=(STATE,),
             precisions=(dtype,),
+            expect_nonfinite=expect_nonfinite,
         )
         ledger.add(update, compared)
+        ledger.moved |= _moved(state, leading.state)
         state = leading.state
         callback(update, leading.outputs)
         if until(leading.outputs):
             break
+    require_moved(ledger.moved)
     return ledger
+
+
+def require_moved(moved: bool) -> None:
+    """Raises a `UsageError` if no update changed the reference's state."""
+    if not moved:
+        raise UsageError(
+            "no update changed reference_step's state: it steps something else, an optimizer that "
+            "was made of other parameters say; the optimizer belongs into the state, beside its "
+            "module, so that both are copied together"
+        )
+
+
+def _moved(before: Any, after: Any) -> bool:
+    old, new = states.leaves(before), states.leaves(after)
+    return any(name not in old or not np.array_equal(old[name], x) for name, x in new.items())

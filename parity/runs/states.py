@@ -97,6 +97,40 @@ def _arrays_changed(tree: Any, change: Callable[[Any], Any]) -> Any:
     return _walk(tree, lambda _, leaf: change(leaf) if is_array(leaf) else leaf, "", {})
 
 
+def require_known(tree: Any, what: str) -> None:
+    """Raises a `UsageError` where a tree holds what would not be looked at."""
+
+    def known(path: str, leaf: Any) -> Any:
+        is_complex = is_array(leaf) and "complex" in str(leaf.dtype)
+        if (is_array(leaf) and not is_complex) or isinstance(leaf, int | float | str):
+            return leaf
+        kind = "complex numbers" if is_complex else f"a {type(leaf).__name__}"
+        raise UsageError(
+            f"{what} has {kind} at {path or 'its top'}, accepted are mappings, named tuples, "
+            "sequences, torch modules and optimizers, and in them arrays and plain numbers; give a "
+            "dataclass by its fields, and complex numbers as their two parts"
+        )
+
+    _walk(tree, known, "", _parameter_names(tree))
+
+
+def run_precision(state: Any) -> str:
+    """The precision of a state's floating arrays, `"float64"` or `"float32"`.
+
+    Raises:
+        UsageError: They are not all alike, or there is none.
+    """
+    floating = {name: str(x.dtype) for name, x in leaves(state).items() if is_floating(x)}
+    kinds = {*floating.values()}
+    if len(kinds) == 1 and kinds <= {"float64", "float32"}:
+        return kinds.pop()
+    found = ", ".join(f"{name} {dtype}" for name, dtype in floating.items()) or "none"
+    raise UsageError(
+        f"floating arrays of the state are {found}; accepted are one at least, and float64 for all "
+        "or float32 for all"
+    )
+
+
 def form(tree: Any) -> Any:
     """What a tree is made of, arrays and all else that is no tree being alike."""
     if isinstance(tree, Mapping):
@@ -159,9 +193,11 @@ def _change_optimizer(
             if not is_array(value):
                 continue
             given = value.round().long() if key == COUNT else value
+            if value.ndim == 0 and key != COUNT and value.is_floating_point():
+                given = value.to(parameter.dtype)  # NAdam's, say, which is float32 in any run
             new = change(f"{key}/{names.get(id(parameter), str(index))}", given)
             if new is not given:
-                remembered[key] = new.to(value.dtype) if key == COUNT else new
+                remembered[key] = new.to(value.dtype) if value.ndim == 0 else new
 
 
 def _parameter_names(tree: Any) -> dict[int, str]:

@@ -8,7 +8,7 @@ import numpy as np
 from parity import sides
 from parity.names import precision
 from parity.runs import states
-from parity.tolerance import Arrays, Function
+from parity.tolerance import Arrays, Function, cast
 from pgcore.errors import UsageError
 
 Step = Callable[[Any, Any], Any]
@@ -31,7 +31,13 @@ class Done(NamedTuple):
     def arrays(self, dtype: str) -> dict[str, np.ndarray]:
         """The outputs and the new state, which belongs to the stage `update`."""
         state = _named(UPDATE, states.leaves(self.state, dtype))
-        return states.leaves(self.outputs, dtype) | state
+        outputs = states.leaves(self.outputs, dtype)
+        if common := state.keys() & outputs.keys():
+            raise UsageError(
+                f"outputs have {', '.join(sorted(common))}, which the new state is compared as; "
+                "call that output otherwise"
+            )
+        return outputs | state
 
 
 class Reference:
@@ -111,11 +117,46 @@ def divided(result: Any, state: Any, which: str) -> Done:
     if type(result) is tuple and len(result) == 2 and states.form(result[0]) == accepted:
         outputs = result[1]
         by_stage = dict(outputs) if isinstance(outputs, Mapping) else {"outputs": outputs}
+        states.require_known(by_stage, f"what {which} returns beside the state")
         return Done(result[0], by_stage)
     raise UsageError(
         f"what {which} returns has the form {states.form(result)}, accepted is the new state, of "
         f"the form of the one that it was given, {accepted}, or the pair (state, outputs)"
     )
+
+
+def require_repeatable(step: Step, state: Any, inputs: Any) -> None:
+    """Raises a `UsageError` unless a PyTorch step is a function of its state and its inputs."""
+    dtype = states.run_precision(state)
+    reference = Reference(step, state, inputs)
+    own = cast(reference.arrays, np.dtype(dtype).type)
+    once, again = reference.done(own), reference.done(own)
+    if name := _first_difference(once.arrays(dtype), again.arrays(dtype)):
+        raise UsageError(
+            f"reference_step gives another {name} the second time, from the same state and inputs; "
+            "draw random numbers before, and give them as inputs"
+        )
+    copied = Reference(step, once.state, inputs)
+    there = copied.done(cast(copied.arrays, np.dtype(dtype).type))
+    given = copied.given(cast(copied.arrays, np.dtype(dtype).type))[1]
+    with sides.arithmetic(flush=dtype == "float32"):
+        result = step(once.state, states.in_torch(given))
+    here = divided(result, once.state, "reference_step")
+    if name := _first_difference(here.arrays(dtype), there.arrays(dtype)):
+        raise UsageError(
+            f"reference_step gives another {name} from the state that it returned than from a copy "
+            "of it: it keeps something beside its arrays, a gradient that is not set to zero say "
+            "(optimizer.zero_grad())"
+        )
+
+
+def _first_difference(one: Arrays, other: Arrays) -> str | None:
+    for name in {**one, **other}:
+        if not (
+            name in one and name in other and np.array_equal(one[name], other[name], equal_nan=True)
+        ):
+            return name
+    return None
 
 
 def require_same_state(before: Mapping[str, Any], after: Mapping[str, np.ndarray]) -> None:

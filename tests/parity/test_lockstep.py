@@ -1,6 +1,7 @@
 """`parity.lockstep` finds what is wrong in a run, and nothing in runs that are the same."""
 
 import copy
+import dataclasses
 import json
 from itertools import product
 
@@ -16,7 +17,8 @@ from parity import convert
 from parity.cli import main
 from parity.runs import states
 from parity.runs.agents import agent_run, recorded
-from parity.runs.free import distance
+from parity.runs.driver import _judged, judged_until
+from parity.runs.free import FreeRun, distance
 from parity.runs.ranks import rank_test
 from parity.runs.reports import Distances, Ledger
 from parity.tolerance import Comparison, Verdict
@@ -178,10 +180,10 @@ def test_a_float32_bias_correction_fails_the_rule_for_rounding_and_passes_the_ga
 def test_what_cancels_is_held_to_the_measured_response():
     # x − y is 1e-9 of each: an ulp of x is 1e-7 of the difference, far above the plain share.
     def reference(state, y):
-        return state, {"difference": (state["x"] * 0.7 - y * 0.7)}
+        return {"x": 2 * state["x"]}, {"difference": (state["x"] * 0.7 - y * 0.7)}
 
     def candidate(state, y):
-        return state, {"difference": (state["x"] - y) * 0.7}
+        return {"x": 2 * state["x"]}, {"difference": (state["x"] - y) * 0.7}
 
     state = {"x": torch.linspace(1.1, 1.9, 9, dtype=torch.float64)}
     report = parity.lockstep(
@@ -249,6 +251,56 @@ def test_a_decision_that_the_reference_would_not_make_there_is_a_failure():
     assert [failure.leaf for failure in report.failures] == ["decisions at update"]
 
 
+def test_a_state_that_blows_up_is_no_agreement():
+    sides = make_sides()
+    step, right = sides[0], sides[1]
+
+    def reference(state, batch):
+        state, outputs = step(state, batch)
+        with torch.no_grad():
+            state[0][0].weight *= torch.nan
+        return state, outputs
+
+    def candidate(state, batch):
+        (params, moments), outputs = right(state, batch)
+        params = {"0": {**params["0"], "kernel": params["0"]["kernel"] * jnp.nan}}
+        return (params, moments), outputs
+
+    report = parity.lockstep(reference, candidate, *sides[2:], updates=2, mode="free")
+    assert not report.ok
+    assert report.parted_at == 1
+
+
+def test_a_wrong_count_in_the_state_is_a_wrong_decision():
+    right = make_candidate(optax.adam(RATE))
+
+    def step(state, batch):
+        (params, (moments, *rest)), outputs = right(state, batch)
+        return (params, (moments._replace(count=moments.count + 1), *rest)), outputs
+
+    report = parity.lockstep(*make_sides(candidate=step), updates=2, mode="free")
+    assert report.parted_at == 1
+    assert [failure.leaf for failure in report.failures] == ["decisions at update"]
+
+
+def parting(candidate, nudged, nudged_parted, parted=None):
+    found = Distances(np.array(candidate), np.array(nudged), parted, nudged_parted)
+    return _judged(FreeRun("float64", len(candidate), found))
+
+
+def test_draws_that_decided_otherwise_excuse_nothing():
+    near, far = [1.0, 1.0, 1.0], [1.0, 100.0, 100.0]
+    # 17 is above 16 times 1, which the draw that still decides alike allows at update 2.
+    _, parted_at = parting([1.0, 17.0, 17.0], [near, far], (None, 2))
+    assert parted_at == 2
+    _, parted_at = parting([1.0, 15.0, 15.0], [near, far], (None, 2))
+    assert parted_at is None
+    # Where none decides alike any more, nothing is judged.
+    assert parting([1.0, 1.0, 1e9], [far, far], (3, 2))[1] is None
+    assert judged_until(Distances(None, np.ones((2, 3)), None, (3, 2))) == 2
+    assert judged_until(Distances(None, np.ones((2, 3)), 2, (3, None))) == 1
+
+
 def test_the_yardstick_alone_needs_no_candidate():
     sides = make_sides()
     sides[1] = None
@@ -272,6 +324,23 @@ def test_a_run_ends_when_it_is_told_to():
     assert [update for update, _ in seen] == [1, 2]
 
 
+@dataclasses.dataclass
+class Ema:
+    value: object
+
+
+def dropping_out(state, batch):
+    state, outputs = reference_step(state, batch)
+    return state, {"loss": outputs["loss"] * torch.rand(())}
+
+
+def accumulating(state, batch):
+    model, optimizer = state
+    ((model(batch["x"])[:, 0] - batch["y"]) ** 2).mean().backward()
+    optimizer.step()
+    return state
+
+
 def lossy(state):
     params, (moments, *rest) = state
     return params, (moments._replace(mu=jax.tree.map(lambda m: m * 0, moments.mu)), *rest)
@@ -286,10 +355,28 @@ def lossy(state):
         ),
         ({0: lambda s, b: "done"}, "what reference_step returns has the form leaf"),
         ({1: lambda s, b: (s, 1, 2)}, "what candidate_step returns has the form"),
-        ({4: {"x": torch.zeros(2, dtype=torch.float64), "of": (x for x in ())}}, "can't be copied"),
+        (
+            {4: {"x": torch.zeros(2, dtype=torch.float64), "of": (x for x in ())}},
+            "a generator at of",
+        ),
         ({5: BATCHES[:1]}, "number of inputs is 1, accepted is at least 3"),
+        ({0: dropping_out}, "gives another .* the second time, from the same state and inputs"),
+        ({0: accumulating}, r"than from a copy of it.*optimizer\.zero_grad"),
+        ({0: lambda s, b: s, 1: lambda s, b: s}, "no update changed reference_step's state"),
+        ({0: lambda s, b: (s, {"update": {"0": {"0.weight": b["y"]}}})}, "outputs have update/0/0"),
+        ({0: lambda s, b: (s, {"ema": Ema(b["y"])})}, "has a Ema at ema"),
+        (
+            {4: {"params": torch.zeros(2), "x": torch.zeros(2).double()}},
+            "params float32, x float64",
+        ),
+        ({4: {"n": torch.zeros(2, dtype=torch.int64)}}, "floating arrays of the state are none"),
+        ({4: {"z": torch.zeros(2, dtype=torch.complex64)}}, "complex numbers at z"),
     ],
-    ids=["lossy adapter", "no state", "triple", "iterator", "too few inputs"],
+    ids=[
+        *("lossy adapter", "no state", "triple", "iterator", "too few inputs", "dropout"),
+        *("no zero_grad", "stands still", "same name", "unknown object", "mixed", "integers"),
+        "complex",
+    ],
 )
 def test_what_does_not_fit_is_said(change, words):
     sides = make_sides()
@@ -386,6 +473,17 @@ def test_farther_in_every_run_is_too_far_and_no_farther_is_not():
     assert rank_test([run_of_rank(rank) for rank in range(1, 10)]).ok
     with pytest.raises(UsageError, match="candidate"):
         rank_test([Distances(None, np.ones((8, 1)))])
+
+
+def test_a_distance_that_is_no_number_is_the_farthest_and_other_misuse_is_said():
+    run = Distances(np.array([np.nan]), np.ones((8, 1)))
+    assert rank_test([run]).ranks == (9,)
+    with pytest.raises(
+        UsageError, match="updates is 0, accepted is None or an integer from 1 to 1"
+    ):
+        rank_test([run], updates=0)
+    with pytest.raises(UsageError, match="draws of the runs"):
+        rank_test([run, Distances(np.ones(1), np.ones((4, 1)))])
 
 
 # --- our agents ----------------------------------------------------------------------------------
