@@ -507,9 +507,8 @@ def test_our_agents_agree_at_every_stage_of_every_update(name):
     ]
 
 
-@pytest.mark.parametrize("agent", ["reinforce", "reparam"])
-def test_optax_adam_in_float32_fails_at_stage_update_and_ours_does_not(agent):
-    config = TrainConfig(agent=agent, episodes_per_update=2)
+def test_optax_adam_in_float32_fails_at_stage_update_and_ours_does_not():
+    config = TrainConfig(agent="reparam", episodes_per_update=2)
     fed = recorded(config, 2)
     parity.lockstep(**agent_run(config, "float32", fed=fed)._asdict(), updates=2).assert_ok()
     theirs = agent_run(config, "float32", fed=fed, optimizer=optax.adam(config.learning_rate))
