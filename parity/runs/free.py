@@ -9,8 +9,15 @@ from parity import sides
 from parity.arrays import is_floating
 from parity.runs import states
 from parity.runs.reports import Distances
-from parity.runs.resync import require_moved
-from parity.runs.steps import UPDATE, Adapter, Done, Step, divided, require_same_state
+from parity.runs.steps import (
+    UPDATE,
+    Adapter,
+    Done,
+    Step,
+    divided,
+    require_moved,
+    require_same_state,
+)
 from parity.tolerance import NUM_NUDGES, cast
 from pgcore.errors import require
 
@@ -81,10 +88,9 @@ def run_free(
     done, is_explained, moved = 0, True, False
     for done in range(1, updates + 1):
         given = inputs(done - 1)
-        before = states.leaves(leading.state)
+        before = states.leaves(leading.state)  # copies: the step may work in place
         leading = take(leading.state, _rounded(given, dtype))
-        after = states.leaves(leading.state)
-        moved |= any(k not in before or not np.array_equal(before[k], x) for k, x in after.items())
+        moved |= states.first_difference(before, states.leaves(leading.state)) is not None
         for follower in nudged:
             follower.step(_rounded(given, dtype), leading)
         found = None

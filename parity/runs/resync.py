@@ -8,9 +8,8 @@ import numpy as np
 from parity import sides
 from parity.runs import states
 from parity.runs.reports import Ledger
-from parity.runs.steps import STATE, Adapter, Candidate, Reference, Step
+from parity.runs.steps import STATE, Adapter, Candidate, Reference, Step, require_moved
 from parity.tolerance import cast, compare
-from pgcore.errors import UsageError
 
 
 def run_resync(
@@ -50,25 +49,10 @@ def run_resync(
             expect_nonfinite=expect_nonfinite,
         )
         ledger.add(update, compared)
-        ledger.moved |= _moved(state, leading.state)
+        ledger.moved |= states.differ(state, leading.state)
         state = leading.state
         callback(update, leading.outputs)
         if until(leading.outputs):
             break
     require_moved(ledger.moved)
     return ledger
-
-
-def require_moved(moved: bool) -> None:
-    """Raises a `UsageError` if no update changed the reference's state."""
-    if not moved:
-        raise UsageError(
-            "no update changed reference_step's state: it steps something else, an optimizer that "
-            "was made of other parameters say; the optimizer belongs into the state, beside its "
-            "module, so that both are copied together"
-        )
-
-
-def _moved(before: Any, after: Any) -> bool:
-    old, new = states.leaves(before), states.leaves(after)
-    return any(name not in old or not np.array_equal(old[name], x) for name, x in new.items())

@@ -61,6 +61,20 @@ def replaced(state: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     return _walk(own, put, "", _parameter_names(own))
 
 
+def first_difference(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> str | None:
+    """The name of the first array that is not the same in both, to the last bit."""
+    for name in {**one, **other}:
+        is_in_both = name in one and name in other
+        if not (is_in_both and np.array_equal(one[name], other[name], equal_nan=True)):
+            return name
+    return None
+
+
+def differ(before: Any, after: Any) -> bool:
+    """Whether any array of two states differs."""
+    return first_difference(leaves(before), leaves(after)) is not None
+
+
 def one_ulp(arrays: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Every floating number moved to one of its two neighbours, up or down by chance; 0 stays."""
 

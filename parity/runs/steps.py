@@ -131,7 +131,7 @@ def require_repeatable(step: Step, state: Any, inputs: Any) -> None:
     reference = Reference(step, state, inputs)
     own = cast(reference.arrays, np.dtype(dtype).type)
     once, again = reference.done(own), reference.done(own)
-    if name := _first_difference(once.arrays(dtype), again.arrays(dtype)):
+    if name := states.first_difference(once.arrays(dtype), again.arrays(dtype)):
         raise UsageError(
             f"reference_step gives another {name} the second time, from the same state and inputs; "
             "draw random numbers before, and give them as inputs"
@@ -142,7 +142,7 @@ def require_repeatable(step: Step, state: Any, inputs: Any) -> None:
     with sides.arithmetic(flush=dtype == "float32"):
         result = step(once.state, states.in_torch(given))
     here = divided(result, once.state, "reference_step")
-    if name := _first_difference(here.arrays(dtype), there.arrays(dtype)):
+    if name := states.first_difference(here.arrays(dtype), there.arrays(dtype)):
         raise UsageError(
             f"reference_step gives another {name} from the state that it returned than from a copy "
             "of it: it keeps something beside its arrays, a gradient that is not set to zero say "
@@ -150,13 +150,14 @@ def require_repeatable(step: Step, state: Any, inputs: Any) -> None:
         )
 
 
-def _first_difference(one: Arrays, other: Arrays) -> str | None:
-    for name in {**one, **other}:
-        if not (
-            name in one and name in other and np.array_equal(one[name], other[name], equal_nan=True)
-        ):
-            return name
-    return None
+def require_moved(moved: bool) -> None:
+    """Raises a `UsageError` if no update changed the reference's state."""
+    if not moved:
+        raise UsageError(
+            "no update changed reference_step's state: it steps something else, an optimizer that "
+            "was made of other parameters say; the optimizer belongs into the state, beside its "
+            "module, so that both are copied together"
+        )
 
 
 def require_same_state(before: Mapping[str, Any], after: Mapping[str, np.ndarray]) -> None:
