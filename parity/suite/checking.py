@@ -1,13 +1,13 @@
 """Runs the suite: draws examples of every family and holds each to the rule."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from parity.report import Report
 from parity.suite.families import families
 from parity.suite.family import Family
-from parity.suite.stages import Example
+from parity.suite.stages import BOTH, Example
 from parity.tolerance import Comparison, Mismatch, Verdict
 from parity.workers import results
 from pgcore.errors import require, unknown_choice
@@ -143,7 +143,13 @@ def tally(family: Family, seed: int, indices: Iterable[int]) -> Tally:
 
 
 def held(
-    family: Family, seed: int, index: int, *, jit: bool = True, all_ways: bool | None = None
+    family: Family,
+    seed: int,
+    index: int,
+    *,
+    jit: bool = True,
+    precisions: Collection[str] = BOTH,
+    all_ways: bool | None = None,
 ) -> tuple[dict[str, Any], list[tuple[str, Comparison]]]:
     """What an example was drawn as, and its comparisons with how each was run.
 
@@ -153,7 +159,8 @@ def held(
     choices: dict[str, Any] = {}
     try:
         choices, example = family.example(seed, index)
-        parts = [("jitted" if jit else "eager", each) for each in example.compare(jit=jit)]
+        compared = example.compare(jit=jit, precisions=precisions)
+        parts = [("jitted" if jit else "eager", each) for each in compared]
         place = ONE_IN - 1 if family.seconds >= DEAR else 0
         all_ways = index % ONE_IN == place if all_ways is None else all_ways
         if all_ways and isinstance(example, Example):

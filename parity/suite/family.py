@@ -6,21 +6,22 @@ the longest axis has values, every hazard was there.
 """
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from parity import sides
 from parity.suite.randomness import Draws, LongNoise
+from parity.suite.stages import BOTH
 from parity.tolerance import Comparison, Function, compare
 
 
 class Comparable(Protocol):
     """What a family draws."""
 
-    def compare(self, *, jit: bool = True) -> list[Comparison]:
-        """Everything that is held together, in order."""
+    def compare(self, *, jit: bool = True, precisions: Collection[str] = BOTH) -> list[Comparison]:
+        """Everything that is held together, in order, in those of its precisions."""
         ...
 
     def vmapped(self) -> list[Comparison]:
@@ -77,8 +78,10 @@ class Direct(NamedTuple):
     candidate: Function
     inputs: dict[str, Any]
 
-    def compare(self, *, jit: bool = True) -> list[Comparison]:
-        """The candidate against the reference."""
+    def compare(self, *, jit: bool = True, precisions: Collection[str] = BOTH) -> list[Comparison]:
+        """The candidate against the reference, in float64."""
+        if "float64" not in precisions:
+            return []
         return [
             compare(
                 self.reference,
@@ -106,9 +109,9 @@ class Statistical(NamedTuple):
     draws: Draws | LongNoise
     seed: int
 
-    def compare(self, *, jit: bool = True) -> list[Comparison]:
-        """The law, its support, dependence, and that a seed decides."""
-        return [self.draws.compare(self.seed)]
+    def compare(self, *, jit: bool = True, precisions: Collection[str] = BOTH) -> list[Comparison]:
+        """The law, its support, dependence, and that a seed decides; counted with float64."""
+        return [self.draws.compare(self.seed)] if "float64" in precisions else []
 
     def vmapped(self) -> list[Comparison]:
         """Nothing."""

@@ -1,6 +1,6 @@
 """What a stage is: one step of the algorithm, in PyTorch, in JAX and by hand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -65,8 +65,11 @@ class Example(NamedTuple):
     precisions: tuple[str, ...] = BOTH
     is_mappable: bool = True
 
-    def compare(self, *, jit: bool = True) -> list[Comparison]:
+    def compare(self, *, jit: bool = True, precisions: Collection[str] = BOTH) -> list[Comparison]:
         """JAX against PyTorch against the definition: values, then gradients."""
+        kept = tuple(dtype for dtype in self.precisions if dtype in precisions)
+        if kept != self.precisions:
+            return self._replace(precisions=kept).compare(jit=jit) if kept else []
         found = [self._values(jit)] if self.values else []
         return [*found, self._gradients(jit)] if self.wrt else found
 
