@@ -78,12 +78,16 @@ class Judge:
             return
         worst = float(error.max(initial=0.0))
         bound = yardstick.scale_bound(leaf, dtype)
+        ties = 0
         if not worst <= bound.value:
             bound = yardstick.bound(leaf, dtype)
+            tied = (error > bound.value) & yardstick.tied(leaf, found, bound.value)
+            error, ties = np.where(tied, 0.0, error), int(tied.sum())
+            worst = float(error.max(initial=0.0))
         agreed = worst <= bound.value and math.isfinite(bound.value)
         if agreed:
             self.verdicts.append(
-                Verdict(leaf, dtype, side, worst, *bound, reference_error=reference_error)
+                Verdict(leaf, dtype, side, worst, *bound, ties, reference_error=reference_error)
             )
         else:
             at = tuple(int(i) for i in np.unravel_index(int(np.argmax(error)), error.shape))

@@ -1,7 +1,6 @@
 """Runs of a PyTorch side whose operations round otherwise: term (d) of `parity.tolerance`."""
 
 import ctypes
-import math
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,23 +10,26 @@ from typing import Any
 import numpy as np
 
 from parity.names import Arrays
-from parity.tolerance import NUM_NUDGES, Function
+from parity.tolerance import NUM_NUDGES, UNIT_ROUNDOFF, Function
 
 
-def torch_roundings(side: Function) -> Callable[[Arrays], Iterator[Mapping[str, np.ndarray]]]:
+def torch_roundings(side: Function) -> Callable[..., Iterator[Mapping[str, np.ndarray]]]:
     """Runs of a PyTorch side whose operations round otherwise, for term (d) of `parity.tolerance`.
 
-    In 8 runs each operation's result moves to a neighbouring float64; where the platform can do
-    it, one run more for each direction in which the processor can round. What Python computes
-    between the operations (an optimizer's bias correction) is float64 in any precision and stays.
+    `run(inputs)`: in 8 runs each operation's result moves to a neighbouring float64; where the
+    platform can do it, one run more for each direction in which the processor can round. What
+    Python computes between the operations (an optimizer's bias correction) is float64 in any
+    precision and stays. `run(inputs, coarse=True)`: the 8 runs alone, each result moved as far as
+    float32 would round it.
     """
 
-    def run(inputs: Arrays) -> Iterator[Mapping[str, np.ndarray]]:
+    def run(inputs: Arrays, *, coarse: bool = False) -> Iterator[Mapping[str, np.ndarray]]:
+        share = 2 * UNIT_ROUNDOFF["float32"] if coarse else None
         for draw in range(NUM_NUDGES):
-            with _each_operation(partial(_nudged, np.random.default_rng(draw))):
+            with _each_operation(partial(_nudged, np.random.default_rng(draw), share)):
                 outputs = side(inputs)
             yield outputs
-        for direction in rounding_directions():
+        for direction in () if coarse else rounding_directions():
             with _each_operation(partial(_directed, direction)):
                 outputs = side(inputs)
             yield outputs
@@ -51,7 +53,10 @@ def _directed(direction: int, operation: Any, args: tuple, kwargs: dict) -> Any:
         return operation(*args, **kwargs)
 
 
-def _nudged(rng: np.random.Generator, operation: Any, args: tuple, kwargs: dict) -> Any:
+def _nudged(
+    rng: np.random.Generator, share: float | None, operation: Any, args: tuple, kwargs: dict
+) -> Any:
+    """The operation's results moved up or down by a share of theirs, or to a neighbour."""
     import torch
     from torch.utils._pytree import tree_leaves
 
@@ -62,8 +67,10 @@ def _nudged(rng: np.random.Generator, operation: Any, args: tuple, kwargs: dict)
         return result  # nothing was computed
     for tensor in tree_leaves(result):
         if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64:
-            up = torch.tensor(rng.random(tensor.shape) < 0.5)
-            moved = torch.nextafter(tensor, torch.where(up, math.inf, -math.inf).to(tensor))
+            sign = torch.where(torch.tensor(rng.random(tensor.shape) < 0.5), 1.0, -1.0).to(tensor)
+            moved = torch.nextafter(tensor, sign * torch.inf)
+            if share is not None:
+                moved = tensor + sign * share * tensor.abs()
             tensor.copy_(torch.where((tensor == 0) | ~moved.isfinite(), tensor, moved))
     return result
 

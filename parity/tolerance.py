@@ -40,7 +40,11 @@ flush.
 **Jumps.** An entry at which the reference moves as far for an ulp of float64 as for one of float32
 stands on a kink, a tie or a bound. That is no rounding; counted in (a), it would allow anything to
 its whole array. Such entries are left out of (a). For the same reason (d) moves no result of an
-operation that selects and computes nothing (a maximum, a clip, relu).
+operation that selects and computes nothing (a maximum, a clip, relu). An entry at which a rounding
+*on the way* decides (a floor of what comes out at a whole number, or just below it) is left out of
+(d): it responds to operations rounded as float64 does as far as to ones rounded as float32. A right
+program may fall on either side there, so that this entry alone may be what it is in any of these
+runs, or between; such ties are counted.
 
 **Discrete outputs** agree if equal, or if in the reference the deciding margin is within the bound
 of the values that decide; these ties are counted. **Anything not finite** fails on either side,

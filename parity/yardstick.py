@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,8 +18,18 @@ from parity.arrays import (
 )
 
 Function = Callable[[Arrays], Mapping[str, np.ndarray]]
-Roundings = Callable[[Arrays], Iterable[Mapping[str, np.ndarray]]]
-"""Inputs to the reference's float64 outputs of runs whose operations round otherwise."""
+
+
+class Roundings(Protocol):
+    """Gives the reference's float64 outputs of runs whose operations round otherwise."""
+
+    def __call__(
+        self, inputs: Arrays, *, coarse: bool = False
+    ) -> Iterable[Mapping[str, np.ndarray]]:
+        """Each by an ulp of float64, or, if coarse, of float32."""
+        ...
+
+
 Sensitivity = Callable[[Arrays], Mapping[str, Mapping[str, np.ndarray]]]
 """Inputs to `{scalar output: {input: ∂output/∂input}}`, in float64."""
 
@@ -109,11 +119,19 @@ class Yardstick:
         terms = {
             "inputs": largest(responses, smooth),
             "float32": largest(self._single_error) * u / UNIT_ROUNDOFF["float32"],
-            "rounding": largest(self._rounding_response) * share,
+            "rounding": largest(self._rounding_response, ~self._rounding_jumps(leaf)) * share,
         }
         if self._sensitivity is not None and self.exact[leaf].ndim == 0:
             terms["terms"] = u * self._sum_of_terms.get(leaf, 0.0)
         return terms
+
+    def tied(self, leaf: str, found: np.ndarray, bound: float) -> np.ndarray:
+        """Where a rounding on the way decides, and what was found is between what it may decide."""
+        jumps = self._rounding_jumps(leaf)
+        if not jumps.any():
+            return jumps
+        runs = np.stack([self.exact[leaf], *(run[leaf] for run in self._rounded)])
+        return jumps & (found >= runs.min(0) - bound) & (found <= runs.max(0) + bound)
 
     def _nudged(self, dtype: str) -> Iterator[Arrays]:
         for draw in range(NUM_NUDGES):
@@ -149,9 +167,28 @@ class Yardstick:
         rounded = [cast(point, np.float32) for point in points]
         return differences((self._run(x, np.float32), self._run(x)) for x in rounded)
 
+    def _rounding_jumps(self, leaf: str) -> np.ndarray:
+        """Where a rounding on the way decides: the floor of what may come out below a whole number.
+
+        As far as with operations that round like float32, and so no response to rounding.
+        """
+        response = self._rounding_response.get(leaf, np.zeros(self.exact[leaf].shape))
+        jumps = response > JUMP * largest_magnitude(self.exact[leaf])
+        return jumps & (response > SHRINKS * self._coarse_response[leaf]) if jumps.any() else jumps
+
+    @cached_property
+    def _rounded(self) -> list[dict[str, np.ndarray]]:
+        runs = self._roundings(cast(self._inputs, np.float64)) if self._roundings else ()
+        return [outputs_of(run) for run in runs]
+
     @cached_property
     def _rounding_response(self) -> dict[str, np.ndarray]:
-        runs = self._roundings(cast(self._inputs, np.float64)) if self._roundings else ()
+        return differences((run, self.exact) for run in self._rounded)
+
+    @cached_property
+    def _coarse_response(self) -> dict[str, np.ndarray]:
+        given = cast(self._inputs, np.float64)
+        runs = self._roundings(given, coarse=True) if self._roundings else ()
         return differences((run, self.exact) for run in runs)
 
     @cached_property

@@ -492,6 +492,36 @@ def test_a_jump_at_one_entry_excuses_no_other(name, dtype):
     assert not compare(side(right), side(wrong), inputs, precisions=(dtype,)).ok
 
 
+FLOORS = {"the same": (0, True), "one less": (-1, True), "one more": (1, False), "off": (7, False)}
+"""x·3/3 comes out at a whole number x or just below it: its floor is x or one less."""
+
+
+@pytest.mark.parametrize("name", FLOORS)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_where_a_rounding_on_the_way_decides_either_is_right_and_nothing_else(name, dtype):
+    import torch
+
+    from parity import sides
+
+    reference = sides.torch_values(lambda x: torch.floor(x * 3 / 3))
+    off, is_right = FLOORS[name]
+    inputs = {"x": np.array([3.0, 6.0, 7.5, 9.0, 11.2])}
+
+    def side(inputs):
+        x = inputs["x"]
+        return {"value": np.floor(x) + (off * (x == 9)).astype(x.dtype)}
+
+    options = {"roundings": sides.torch_roundings(reference), "precisions": (dtype,)}
+    found = compare(reference, side, inputs, **options)
+    assert found.ok is is_right, found.mismatches
+    assert found.ties == (1 if name == "one less" else 0)
+    # Where nothing is decided by rounding, nothing is excused.
+    shifted = {"x": inputs["x"] + 0.25}
+    compare(reference, reference, shifted, **options).assert_ok()
+    off_by_one = compare(reference, lambda x: {"value": np.floor(x["x"]) - 1}, shifted, **options)
+    assert not off_by_one.ok
+
+
 def test_what_is_steep_but_no_jump_still_responds():
     """x ↦ 1e9·x: the response shrinks with the nudge, however large it is."""
     steep = Yardstick(lambda given: {"value": 1e9 * (given["x"] - 1)}, {"x": np.array([1.5])}, {})
