@@ -26,7 +26,7 @@ from pgcore.config import PRESETS, TrainConfig
 
 AGENTS = ("reinforce", "reparam")
 DTYPES = ("float64", "float32")
-BATCHES = {8: "default", 1: "article"}
+BATCHES = {1: "article", 8: "default"}
 """Episodes an update, and the preset that has so many."""
 RESYNC_SEEDS = range(5)
 FREE_SEEDS = range(10)
@@ -68,46 +68,39 @@ class Lockstep:
 def main(options: Lockstep) -> int:
     """Runs the parts; 1 if a right run fails or a known fault does not."""
     figures: dict[str, Any] = {}
-    if "resync" in options.parts:
-        tasks = [
-            (agent, size, seed) for size in BATCHES for agent in AGENTS for seed in RESYNC_SEEDS
-        ]
-        figures["resync"] = _run(resync, tasks, options.jobs)
-    if "free" in options.parts:
-        tasks = [
-            (agent, dtype, seed) for agent in AGENTS for dtype in DTYPES for seed in FREE_SEEDS
-        ]
-        figures["free"] = _run(free, tasks, options.jobs)
-    if "partings" in options.parts:
-        tasks = [(agent, dtype, own) for agent in AGENTS for dtype, own in PARTINGS]
-        figures["partings"] = _run(parting, tasks, options.jobs)
-    if "faults" in options.parts:
-        tasks = [(agent, d, fault) for agent in AGENTS for d in DTYPES for fault in FAULTS[d]]
-        figures["faults"] = _run(faulty, tasks, options.jobs)
+    if (results.RESULTS / "lockstep.json").exists():
+        figures = {k: v for k, v in results.load("lockstep").items() if k in Part.__args__}
+    for part in options.parts:
+        function, tasks = tasks_of(part)
+        found: dict[int, Any] = {}
+        for number, result in shared(function, tasks, options.jobs):
+            found[number] = result
+            figures[part] = [found[number] for number in sorted(found)]
+            print(f"{part} {len(found)} of {len(tasks)}: {tasks[number]}", flush=True)
+            if options.save:  # each as it is there: all of them take over an hour
+                command = "python -m benchmarks.lockstep --save"
+                results.save("lockstep", command, figures, indent=None)
+    for part in options.parts:
+        print(f"\n{TABLES[part](figures)}")
     if options.save:
-        kept = {}
-        if (results.RESULTS / "lockstep.json").exists():
-            kept = {k: v for k, v in results.load("lockstep").items() if k in Part.__args__}
-        results.save(
-            "lockstep", "python -m benchmarks.lockstep --save", kept | figures, indent=None
-        )
-        figures = results.load("lockstep")
-    for name, table in TABLES.items():
-        # Faults are judged by the nudged runs of the right ones.
-        if name in figures and (name != "faults" or "free" in figures):
-            print(f"\n{table(figures)}")
-            if options.save:
-                for page in PAGES.get(name, []):
-                    results.put_table(page, f"lockstep: {name}", table(figures))
+        for part, pages in PAGES.items():  # faults are judged by the nudged runs of the right ones
+            for page in pages if part in figures else []:
+                results.put_table(page, f"lockstep: {part}", TABLES[part](figures))
     return 0 if all_hold(figures) else 1
 
 
-def _run(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], jobs: int) -> list[Any]:
-    found: dict[int, Any] = {}
-    for number, result in shared(function, tasks, jobs):
-        found[number] = result
-        print(f"{function.__name__} {len(found)} of {len(tasks)}: {tasks[number]}", flush=True)
-    return [found[number] for number in range(len(tasks))]
+def tasks_of(part: Part) -> tuple[Callable[..., Any], list[tuple[Any, ...]]]:
+    """The function of a part, and the arguments of its calls; what takes longest comes first."""
+    match part:
+        case "resync":
+            seeds = RESYNC_SEEDS
+            return resync, [(a, n, s) for n in BATCHES for a in reversed(AGENTS) for s in seeds]
+        case "free":
+            return free, [(a, d, s) for a in AGENTS for d in DTYPES for s in FREE_SEEDS]
+        case "partings":
+            return parting, [(agent, dtype, own) for agent in AGENTS for dtype, own in PARTINGS]
+        case "faults":
+            return faulty, [(a, d, fault) for a in AGENTS for d in DTYPES for fault in FAULTS[d]]
 
 
 def resync(agent: str, episodes: int, seed: int) -> dict[str, Any]:

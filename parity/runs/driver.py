@@ -39,7 +39,8 @@ def lockstep(
       new state of every update must agree by the rule for one step (`parity.tolerance`).
     - `"free"`: both start alike and go on by themselves. Training amplifies rounding
       exponentially, so the run is held against a yardstick: the reference against itself, every
-      floating number of its state moved by one ulp after every update (8 draws). The candidate's
+      floating number of its state moved by one ulp at the start and after every update (8 draws:
+      what an update amplifies inside shows in the first one already). The candidate's
       parameters may be at most 16 times as far from the reference's as those of the farthest draw
       that has decided as the reference did until then, up to the update at which a decision of the
       candidate, or of every draw, first differs. Where the candidate parts, the reference must

@@ -75,10 +75,7 @@ def run_free(
     dtype = states.run_precision(state)
     take = _in_torch(reference_step, dtype)
     leading = Done(states.replaced(state, {}), {})
-    nudged = [
-        Follower(states.replaced(state, {}), _nudged(take, draw), _unchanged)
-        for draw in range(draws)
-    ]
+    nudged = [_nudged_run(take, state, np.random.default_rng(draw)) for draw in range(draws)]
     candidate = None
     if candidate_step is not None:
         start = _in_x64(to_candidate, dtype)(states.replaced(state, {}))
@@ -189,17 +186,17 @@ def _in_torch(step: Step, dtype: str) -> Callable[[Any, Any], Done]:
     return take
 
 
-def _nudged(take: Callable[[Any, Any], Done], draw: int) -> Callable[[Any, Any], Done]:
-    """The step, and every floating number of its new state moved by one ulp, up or down."""
-    rng = np.random.default_rng(draw)
+def _nudged_run(take: Callable[[Any, Any], Done], state: Any, rng: np.random.Generator) -> Follower:
+    """The reference with every floating number of each state, the first too, moved by one ulp."""
 
-    def nudged(state: Any, inputs: Any) -> Done:
+    def nudged(state: Any) -> Any:
+        return states.replaced(state, states.one_ulp(states.leaves(state), rng))
+
+    def step(state: Any, inputs: Any) -> Done:
         following, outputs = take(state, inputs)
-        return Done(
-            states.replaced(following, states.one_ulp(states.leaves(following), rng)), outputs
-        )
+        return Done(nudged(following), outputs)
 
-    return nudged
+    return Follower(nudged(state), step, lambda following: following)
 
 
 def _in_jax(step: Step, dtype: str) -> Callable[[Any, Any], Done]:
@@ -225,7 +222,3 @@ def _in_x64(adapter: Adapter, dtype: str) -> Adapter:
 def _rounded(inputs: Any, dtype: str) -> Any:
     """A copy of the inputs in the precision of the run."""
     return states.replaced(inputs, cast(states.leaves(inputs), np.dtype(dtype).type))
-
-
-def _unchanged(state: Any) -> Any:
-    return state
