@@ -2,62 +2,54 @@
 
 `resync`: full runs until solved, JAX given PyTorch's state before each update, every stage of
 every update by the float64 gate. `free`: from the same start on the same noise, against PyTorch
-nudged by an ulp after every update, judged by rank over the seeds. `faults`: from which size on
-that judgement sees a wrong learning rate, and two known faults.
+nudged by an ulp after every update, judged by rank over the seeds. `handover`: a run that one
+framework began goes on in the other. `partings`: when a free run first acts otherwise. `faults`:
+from which size on the ranks see a wrong learning rate, and two known faults.
 
 `--save` keeps the figures in `benchmarks/results/lockstep.json` and their tables in
 `docs/lockstep.md`. A part that is run replaces that part of the figures alone.
 """
 
+import importlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 import tyro
 
 from benchmarks import results
-from parity.runs.ranks import LEVEL, RankTest, rank_test
-from parity.runs.reports import Distances
+from benchmarks.lockstep_tables import (
+    AGENTS,
+    BATCHES,
+    DTYPES,
+    FAULT_UPDATES,
+    FAULTS,
+    FREE_SEEDS,
+    FREE_UPDATES,
+    HANDOVER_UPDATES,
+    PAGES,
+    PARTING_UPDATES,
+    PARTINGS,
+    RESYNC_SEEDS,
+    TABLES,
+    all_hold,
+)
 from parity.workers import default_jobs
 from parity.workers import results as shared
 from pgcore.config import PRESETS, TrainConfig
 
-AGENTS = ("reinforce", "reparam")
-DTYPES = ("float64", "float32")
-BATCHES = {1: "article", 8: "default"}
-"""Episodes an update, and the preset that has so many."""
-RESYNC_SEEDS = range(5)
-FREE_SEEDS = range(10)
-FREE_UPDATES = 30
-PARTING_UPDATES = 50
-"""In these float32 runs come to decide otherwise."""
-FAULT_UPDATES = 20
-FAULTS = {
-    "float64": ("rate 1e-15", "rate 1e-14", "rate 1e-13", "ε inside the root"),
-    "float32": (
-        "rate 1e-7",
-        "rate 1e-6",
-        "rate 1e-5",
-        "float32 bias correction",
-        "ε inside the root",
-    ),
-}
-"""`rate x`: a learning rate larger by the share x."""
-PARTINGS = (("float32", False), ("float64", True), ("float32", True))
-"""Precisions, and whether JAX plays in its own CartPole. (In float64 on Gymnasium's none parts.)"""
-PAGE = "docs/lockstep.md"
-PAGES = {"free": [PAGE, "README.md"], "faults": [PAGE]}
-"""Where a table stands."""
-Part = Literal["resync", "free", "partings", "faults"]
+Part = Literal["resync", "free", "handover", "partings", "faults"]
 
 
 @dataclass(frozen=True)
 class Lockstep:
     """Run both frameworks side by side, and say how far they are the same."""
 
-    parts: tuple[Part, ...] = ("resync", "free", "partings", "faults")
+    parts: tuple[Part, ...] = ("resync", "free", "handover", "partings", "faults")
     """What to run."""
     jobs: int = field(default_factory=default_jobs)
     """Processes that share the work."""
@@ -97,6 +89,10 @@ def tasks_of(part: Part) -> tuple[Callable[..., Any], list[tuple[Any, ...]]]:
             return resync, [(a, n, s) for n in BATCHES for a in reversed(AGENTS) for s in seeds]
         case "free":
             return free, [(a, d, s) for a in AGENTS for d in DTYPES for s in FREE_SEEDS]
+        case "handover":
+            return handover, [
+                (leader, agent) for leader in ("pgtorch", "pgjax") for agent in AGENTS
+            ]
         case "partings":
             return parting, [(agent, dtype, own) for agent in AGENTS for dtype, own in PARTINGS]
         case "faults":
@@ -149,6 +145,34 @@ def free(agent: str, dtype: str, seed: int) -> dict[str, Any]:
         "nudged": [_short(run) for run in found.nudged],
         "parted": found.parted,
         "nudged_parted": list(found.nudged_parted),
+    }
+
+
+def handover(leader: str, agent: str) -> dict[str, Any]:
+    """A run folder of 40 updates, from which the other framework's next ones are compared."""
+    import pgtorch
+    from parity.runs.agents import agent_run
+    from parity.runs.driver import lockstep
+
+    config = _config(agent, 8, 1)
+    begun, on = HANDOVER_UPDATES
+    with TemporaryDirectory() as folder:
+        run_dir = str(Path(folder) / "run")
+        train = importlib.import_module(leader).train
+        train(replace(config, until_update=begun, run_dir=run_dir))
+        state = pgtorch.load_checkpoint(run_dir).state
+    run = agent_run(config, state=state, played=begun)._asdict()
+    resync = lockstep(**run, updates=on)
+    free = lockstep(**run, updates=on, mode="free")
+    return {
+        "leader": leader,
+        "agent": agent,
+        "begun": begun,
+        "updates": resync.updates,
+        "next_ok": resync.ok,
+        "free_updates": free.updates,
+        "free_ok": free.ok,
+        "failures": [str(each) for each in (*resync.failures, *free.failures)],
     }
 
 
@@ -208,148 +232,11 @@ def _faulty_optimizer(fault: str) -> Any:
 
 
 def _config(agent: Any, episodes: int, seed: int) -> TrainConfig:
-    from dataclasses import replace
-
     return replace(PRESETS[BATCHES[episodes]], agent=agent, seed=seed)
 
 
 def _short(distances: np.ndarray) -> list[float]:
     return [float(f"{distance:.4g}") for distance in distances]
-
-
-# --- judgement and tables ------------------------------------------------------------------------
-
-
-def right_runs(figures: dict[str, Any], agent: str, dtype: str) -> list[Distances]:
-    """The right runs of the seeds."""
-    return [
-        Distances(np.array(run["candidate"]), np.array(run["nudged"]), run["parted"])
-        for run in figures["free"]
-        if (run["agent"], run["dtype"]) == (agent, dtype)
-    ]
-
-
-def faulty_ranks(figures: dict[str, Any], row: dict[str, Any]) -> RankTest:
-    """The test of a fault, with the nudged runs of the right ones."""
-    runs = right_runs(figures, row["agent"], row["dtype"])
-    pairs = zip(row["candidate"], runs, strict=True)
-    return rank_test(
-        [Distances(np.array(far), run.nudged) for far, run in pairs], updates=FAULT_UPDATES
-    )
-
-
-def all_hold(figures: dict[str, Any]) -> bool:
-    """Whether right runs pass and the two known faults do not."""
-    holds = all(row["ok"] for row in [*figures.get("resync", []), *figures.get("free", [])])
-    if "free" in figures:
-        tests = [rank_test(right_runs(figures, a, d)) for a in AGENTS for d in DTYPES]
-        holds &= all(test.ok for test in tests)
-        named = [row for row in figures.get("faults", []) if row["fault"] == "ε inside the root"]
-        holds &= not any(faulty_ranks(figures, row).ok for row in named)
-    return holds
-
-
-def resync_table(figures: dict[str, Any]) -> str:
-    """A line for each agent and batch."""
-    header = ("agent", "episodes an update", "seeds: solved", "updates", "all agree", "closest")
-    lines = []
-    for episodes in BATCHES:
-        for agent in AGENTS:
-            rows = [
-                r for r in figures["resync"] if (r["agent"], r["episodes"]) == (agent, episodes)
-            ]
-            worst = max(rows, key=lambda row: row["closest"])
-            lines.append(
-                (
-                    agent,
-                    str(episodes),
-                    f"{len(rows)}: {sum(row['solved'] for row in rows)}",
-                    f"{sum(row['updates'] for row in rows):,}",
-                    "yes" if all(row["ok"] for row in rows) else "NO",
-                    f"{worst['closest']:.2g} of what is allowed, {worst['closest_stage']}",
-                )
-            )
-    return results.table(header, lines)
-
-
-def free_table(figures: dict[str, Any]) -> str:
-    """A line for each agent and precision."""
-    header = (
-        "agent",
-        "precision",
-        "seeds",
-        "mean rank of 9",
-        "p",
-        "farthest / farthest nudged",
-    )
-    lines = []
-    for agent in AGENTS:
-        for dtype in DTYPES:
-            rows = [r for r in figures["free"] if (r["agent"], r["dtype"]) == (agent, dtype)]
-            test = rank_test(right_runs(figures, agent, dtype))
-            shares = [
-                max(np.array(row["candidate"]) / np.array(row["nudged"]).max(axis=0))
-                for row in rows
-            ]
-            lines.append(
-                (
-                    agent,
-                    dtype,
-                    str(len(rows)),
-                    f"{np.mean(test.ranks):.1f}",
-                    f"{test.p_value:.2g}",
-                    f"{max(shares):.2g}",
-                )
-            )
-    return results.table(header, lines)
-
-
-def partings_table(figures: dict[str, Any]) -> str:
-    """A line for each agent, precision and environment."""
-    header = (
-        "agent",
-        "precision",
-        "JAX plays in",
-        f"first other action, of {PARTING_UPDATES} updates",
-    )
-    lines = []
-    for row in figures["partings"]:
-        env = "its own CartPole" if row["own"] else "Gymnasium's"
-        lines.append((row["agent"], row["dtype"], env, _partings(row["parted"])))
-    return results.table(header, lines)
-
-
-def faults_table(figures: dict[str, Any]) -> str:
-    """A line for each fault."""
-    header = ("precision", "fault", *(f"{agent}: mean rank, p" for agent in AGENTS), "seen")
-    lines = []
-    for dtype in DTYPES:
-        for fault in FAULTS[dtype]:
-            tests = [
-                faulty_ranks(figures, row)
-                for agent in AGENTS
-                for row in figures["faults"]
-                if (row["agent"], row["dtype"], row["fault"]) == (agent, dtype, fault)
-            ]
-            cells = [f"{np.mean(test.ranks):.1f}, {test.p_value:.1g}" for test in tests]
-            seen = sum(test.p_value < LEVEL for test in tests)
-            lines.append((dtype, fault, *cells, {0: "no", 1: "one agent", 2: "yes"}[seen]))
-    return results.table(header, lines)
-
-
-def _partings(updates: Sequence[int | None]) -> str:
-    found = [update for update in updates if update is not None]
-    if not found:
-        return f"in none of {len(updates)}"
-    return f"in {len(found)} of {len(updates)}, update {min(found)} to {max(found)}"
-
-
-TABLES = {
-    "resync": resync_table,
-    "free": free_table,
-    "partings": partings_table,
-    "faults": faults_table,
-}
 
 
 if __name__ == "__main__":

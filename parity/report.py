@@ -125,10 +125,12 @@ def _summary(comparisons: list[Comparison]) -> list[str]:
         judged = [v for v in verdicts if v.dtype == dtype and v.bound > 0]
         if judged:
             worst = max(judged, key=lambda v: v.error / v.bound)
+            stage = next(each.stage for each in comparisons if worst in each.verdicts)
+            where = worst.leaf if len(comparisons) == 1 else f"{stage}: {worst.leaf}"
             times, term = worst.error / worst.bound, TERMS[worst.term]
             lines.append(
                 f"{dtype}: the largest error is {times:.2g} times what is allowed "
-                f"({worst.leaf}: {worst.error:.2g} of {worst.bound:.2g}, by {term})"
+                f"({where}, {worst.error:.2g} of {worst.bound:.2g}, by {term})"
             )
     if num_ties := sum(each.ties for each in comparisons):
         lines.append(f"{num_ties} decisions differ where the margin is within rounding")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, permutation_test
 
-from benchmarks import alike, demo, drift, learning, lockstep, power, results
+from benchmarks import alike, demo, drift, learning, power, results
+from benchmarks import lockstep_tables as lockstep
 from parity.runs import rank_test
 
 PAGE = "docs/learning.md"

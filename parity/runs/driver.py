@@ -1,6 +1,6 @@
 """`lockstep`: whole runs of two implementations, side by side."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -118,6 +118,10 @@ def lockstep(
 
 
 def _numbered(inputs: Sequence[Any], updates: int) -> Callable[[int], Any]:
+    accepted = "a sequence with one for each update, or a function of the update's number from 0"
+    is_sequence = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
+    is_sequence &= not isinstance(inputs, Mapping)
+    require(is_sequence, "inputs", type(inputs).__name__, accepted)
     accepted = f"at least {updates}, one for each update, or a function of the update's number"
     require(len(inputs) >= updates, "number of inputs", len(inputs), accepted)
     return inputs.__getitem__

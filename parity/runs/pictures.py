@@ -48,7 +48,7 @@ def draw_distances(path: Path, title: str, proofs: Sequence[Proof]) -> None:
         _mark_parting(axes, proof)
         axes.set_yscale("log")
         axes.set_xlabel("update")
-    panels[0].set_ylabel("distance of the parameters from PyTorch's")
+    panels[0].set_ylabel("distance from PyTorch's parameters, as a share of their norm")
     _save(figure, path)
 
 

@@ -201,6 +201,20 @@ def _change_optimizer(
     optimizer: Any, change: Callable[[str, Any], Any], names: Mapping[int, str]
 ) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    lists = [
+        f"{type(optimizer).__name__}'s {key}"
+        for remembered in optimizer.state.values()
+        for key, value in remembered.items()
+        if isinstance(value, list | tuple | dict)
+    ]
+    if type(optimizer).__name__ == "LBFGS":  # whose copies can't even make a step
+        lists.append("LBFGS's history")
+    if lists:
+        raise UsageError(
+            f"the state has {lists[0]}, accepted are optimizers that remember arrays and "
+            "numbers for each parameter; make what another remembers part of the state yourself, "
+            "as a tree of arrays"
+        )
     for index, parameter in enumerate(parameters):
         remembered = optimizer.state.get(parameter, {})
         for key, value in remembered.items():

@@ -171,8 +171,8 @@ def require_same_state(before: Mapping[str, Any], after: Mapping[str, np.ndarray
         if not is_same:
             raise UsageError(
                 f"to_reference(to_candidate(state)) does not give the state back: {name} is "
-                f"{_brief(array)} before and {_brief(found)} after; the adapters must carry every "
-                "array over to the last bit, under the same name"
+                f"{_brief(array, found)} before and {_brief(found, array)} after; the adapters "
+                "must carry every array over to the last bit, under the same name"
             )
     if invented := [name for name in after if name not in before and after[name].any()]:
         raise UsageError(
@@ -181,14 +181,18 @@ def require_same_state(before: Mapping[str, Any], after: Mapping[str, np.ndarray
         )
 
 
-def _brief(array: Any) -> str:
+def _brief(array: Any, other: Any) -> str:
+    """Dtype and shape, and the first number that differs if the other is of the same shape."""
     if array is None:
         return "missing"
     array = np.asarray(array)
     if array.ndim == 0:
         return repr(array.item())
-    values = ", ".join(f"{x!r}" for x in array.ravel()[:3].tolist())
-    return f"{array.dtype}{list(array.shape)} [{values}{', …' if array.size > 3 else ''}]"
+    form = f"{array.dtype}{list(array.shape)}"
+    if other is None or np.shape(other) != array.shape:
+        return form
+    at = tuple(int(i) for i in np.argwhere(array != np.asarray(other))[0])
+    return f"{form} with {array[at].item()!r} at {list(at)}"
 
 
 def _precision(arrays: Arrays) -> str:

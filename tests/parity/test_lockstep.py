@@ -206,8 +206,12 @@ def test_the_verdict_that_came_closest_is_kept():
     for update, error in enumerate((1.0, 3.0, 2.0), 1):
         verdict = Verdict("loss/value", "float64", "candidate", error, 4.0, "scale")
         ledger.add(update, Comparison("", [], [verdict]))
-    [kept] = ledger.report("run").comparisons[0].verdicts
-    assert kept.error == 3.0
+    verdict = Verdict("total", "float64", "candidate", 3.5, 4.0, "scale")
+    ledger.add(4, Comparison("", [], [verdict._replace(leaf="update/total")]))
+    loss, update = ledger.report("run").comparisons
+    assert loss.verdicts[0].error == 3.0
+    # The line that names the closest of all names its stage too.
+    assert "(update: total, 3.5 of 4, by its share" in str(ledger.report("run"))
 
 
 def test_a_step_may_return_its_state_alone():
@@ -229,6 +233,33 @@ def test_a_free_run_is_held_against_the_reference_nudged_by_an_ulp():
     # An ulp of each number is a relative 1.1e-16 to 2.2e-16 of it, and of their norm.
     assert (distances.nudged[:, 0] > 1e-17).all()
     assert (distances.nudged[:, 0] < 1e-15).all()
+
+
+def test_what_the_first_update_amplifies_inside_is_rounding_too():
+    """A chaotic map, 20 times in an update: it makes 10⁴ of the rounding of its first products."""
+
+    def of_torch(state, _):
+        y = state["params"]
+        for _ in range(20):
+            y = 3.9 * y * (1 - y)
+        return {"params": y}
+
+    def of_jax(state, _):
+        y = state["params"]
+        for _ in range(20):
+            y = 3.9 * (y - y * y)
+        return {"params": y}
+
+    state = {"params": torch.tensor(RNG.uniform(0.1, 0.9, size=50))}
+    carry = [lambda s: {"params": jnp.array(s["params"])}, lambda s: {"params": from_jax(s)}]
+    sides = [of_torch, jax.jit(of_jax), *carry, state, [None] * 2]
+    report = parity.lockstep(*sides, updates=2, mode="free")
+    report.assert_ok()
+    assert report.distances.candidate[0] > 1e-14  # 50 ulps
+
+
+def from_jax(state):
+    return torch.tensor(np.array(state["params"]))
 
 
 def test_epsilon_inside_the_root_goes_farther_than_nudges_do():
@@ -329,6 +360,9 @@ class Ema:
     value: object
 
 
+MODEL = torch.nn.Linear(3, 1).double()
+
+
 def dropping_out(state, batch):
     state, outputs = reference_step(state, batch)
     return state, {"loss": outputs["loss"] * torch.rand(())}
@@ -351,8 +385,12 @@ def lossy(state):
     [
         (
             {3: lambda s: make_sides()[3](lossy(s))},
-            r"1/exp_avg/0\.weight is .* before and .* after",
+            r"exp_avg/0\.weight is float64\[1, 3\] with \S+ at \[0, 0\] before and .* with -?0\.0",
         ),
+        ({4: (MODEL, torch.optim.LBFGS(MODEL.parameters()))}, "the state has LBFGS's history"),
+        ({5: iter(BATCHES)}, "inputs is 'list_iterator', accepted is a sequence"),
+        ({5: None}, "inputs is 'NoneType', accepted is a sequence"),
+        ({5: {0: BATCHES[0]}}, "inputs is 'dict', accepted is a sequence"),
         ({0: lambda s, b: "done"}, "what reference_step returns has the form leaf"),
         ({1: lambda s, b: (s, 1, 2)}, "what candidate_step returns has the form"),
         (
@@ -373,7 +411,8 @@ def lossy(state):
         ({4: {"z": torch.zeros(2, dtype=torch.complex64)}}, "complex numbers at z"),
     ],
     ids=[
-        *("lossy adapter", "no state", "triple", "iterator", "too few inputs", "dropout"),
+        *("lossy adapter", "LBFGS", "iterator of inputs", "no inputs", "inputs by number"),
+        *("no state", "triple", "iterator", "too few inputs", "dropout"),
         *("no zero_grad", "stands still", "same name", "unknown object", "mixed", "integers"),
         "complex",
     ],
