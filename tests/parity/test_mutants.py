@@ -1,7 +1,6 @@
 """The power of the suite, by variant: wrong ones are caught, equivalent ones pass."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -20,19 +19,6 @@ from pgjax import losses as jax_losses
 from pgjax import returns as jax_returns
 
 ROOT = Path(__file__).parents[2]
-IS_DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-LOOKED_AT = {
-    "both: unbiased deviation in both",
-    "pgjax: bias correction in float32",
-    "pgjax: sample not stopped",
-}
-# All of them take over two minutes: a third is run each time, all by `make test-deep`. (A name with
-# a comma can't be chosen.)
-CHOSEN = [
-    name
-    for number, name in enumerate(map(full_name, VARIANTS))
-    if "," not in name and (number % 3 == 0 or name in LOOKED_AT)
-]
 WRONG = {full_name(variant): variant for variant in VARIANTS if not variant.equivalent}
 EQUIVALENT = {full_name(variant): variant for variant in VARIANTS if variant.equivalent}
 RAISING = {"pgtorch: padding kept in PyTorch"}  # actions that there are not: torch refuses them
@@ -62,12 +48,10 @@ KINDS = {
 def test_the_suite_catches_every_wrong_variant_and_passes_every_equivalent_one():
     # In a process of its own: the tests check shapes in our packages, and would catch variants too.
     command = [sys.executable, "-m", "parity", "selftest", "--json", "--jobs", "2"]
-    if not IS_DEEP:
-        command += ["--only", ",".join(CHOSEN)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     found = {each["name"]: each for each in json.loads(run.stdout)["variants"]}
-    assert list(found) == (CHOSEN if not IS_DEEP else [full_name(v) for v in VARIANTS])
+    assert list(found) == [full_name(variant) for variant in VARIANTS]
     for name, each in found.items():
         assert each["caught"] is (name in WRONG), each
         assert each["equivalent"] is (name in EQUIVALENT)
