@@ -453,6 +453,18 @@ def test_what_rounding_can_make_excuses_no_other_error():
         assert not compare(reference, wrong, {"logits": rows}, roundings=roundings).ok
 
 
+def test_what_rounding_makes_most_of_is_no_jump():
+    """7 % of that entropy is rounding, which grows with the rounding: it counts for the array."""
+    from parity import sides
+
+    reference = sides.torch_values(entropies()[0])
+    inputs = {"logits": np.array([[0.0, -37.0]])}
+    yardstick = Yardstick(reference, inputs, {}, None, sides.torch_roundings(reference))
+    [leaf] = yardstick.exact
+    assert yardstick.terms(leaf, "float64")["rounding"] > 0.5e-16
+    assert not yardstick.tied(leaf, yardstick.exact[leaf], 0.0).any()
+
+
 def test_the_slope_of_a_saturated_tanh_is_no_mismatch():
     """1 − tanh² is 0 or 2e-16 where the slope is 1e-17: no input could have made the difference."""
     import torch

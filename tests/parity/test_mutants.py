@@ -1,19 +1,23 @@
 """The power of the suite, by variant: wrong ones are caught, equivalent ones pass."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from parity import workers
 from parity.mutants import VARIANTS, Outcome, selftest
 from parity.mutants.command import as_json, as_text
-from parity.mutants.power import AS_THEY_ARE, calls, full_name
+from parity.mutants.power import AS_THEY_ARE, calls, first_parting, full_name, narrowed
 from parity.mutants.variants import Lookalike, applied
-from parity.tolerance import Mismatch
+from parity.suite.family import Family
+from parity.tolerance import Comparison, Mismatch
 from pgcore.errors import UsageError
 from pgjax import losses as jax_losses
 from pgjax import returns as jax_returns
@@ -151,3 +155,47 @@ def test_right_code_that_parts_fails_whatever_is_caught():
 def test_an_unknown_variant_is_named():
     with pytest.raises(UsageError, match="only"):
         selftest(["γ forgoten"])
+
+
+class Parting(NamedTuple):
+    """An example that parts in one precision."""
+
+    name: str
+    dtype: str
+
+    def compare(self, *, jit, precisions):
+        parted = PARTED._replace(stage=self.name, dtype=self.dtype)
+        return [Comparison(self.name, [parted] if self.dtype in precisions else [], [])]
+
+
+def test_what_parts_in_float64_comes_before_what_parts_in_float32():
+    def family(name, dtype):
+        return Family(name, {"kind": ("usual",)}, lambda rng, kind: Parting(name, dtype))
+
+    single, double = family("earlier", "float32"), family("later", "float64")
+    assert first_parting([single, double]).stage == "later"
+    assert first_parting([single]).stage == "earlier"
+    assert first_parting([]) is None
+
+
+def test_an_example_is_compared_in_the_precisions_that_are_asked_for():
+    _, example = next(f for f in narrowed() if f.name == "loss").example(0, 0)
+    for dtype in ("float64", "float32"):
+        for comparison in example.compare(precisions=(dtype,)):
+            assert {v.dtype for v in comparison.verdicts if v.side == "candidate"} == {dtype}
+    _, direct = next(f for f in narrowed() if f.name.startswith("weights")).example(0, 0)
+    assert direct.compare(precisions=("float32",)) == []
+    assert len(direct.compare(precisions=("float64",))) == 1
+
+
+def test_processes_are_told_to_compile_fast_with_the_flags_that_this_xla_knows(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    monkeypatch.setitem(workers.QUICK, "xla_no_such_flag", 1)
+    tasks = [("XLA_FLAGS",)] * 2
+    quick = {flags for _, flags in workers.results(os.getenv, tasks, 2, optimise=False)}
+    usual = {flags for _, flags in workers.results(os.getenv, tasks, 2)}
+    assert usual == {"--xla_cpu_enable_fast_math=false"}
+    [flags] = quick
+    assert flags.startswith("--xla_cpu_enable_fast_math=false ")
+    assert "--xla_backend_optimization_level=0" in flags
+    assert "no_such" not in flags
