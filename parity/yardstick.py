@@ -26,7 +26,10 @@ class Roundings(Protocol):
     def __call__(
         self, inputs: Arrays, *, coarse: bool = False
     ) -> Iterable[Mapping[str, np.ndarray]]:
-        """Each by an ulp of float64, or, if coarse, of float32."""
+        """First draws by chance, each operation off by an ulp of float64; others may follow.
+
+        If coarse, the same draws alone, off by an ulp of float32.
+        """
         ...
 
 
@@ -170,11 +173,15 @@ class Yardstick:
     def _rounding_jumps(self, leaf: str) -> np.ndarray:
         """Where a rounding on the way decides: the floor of what may come out below a whole number.
 
-        As far as with operations that round like float32, and so no response to rounding.
+        As far as in the same draws with operations that round like float32, and so no response to
+        rounding. (What only the processor's directions reach, they can't tell.)
         """
         response = self._rounding_response.get(leaf, np.zeros(self.exact[leaf].shape))
-        jumps = response > JUMP * largest_magnitude(self.exact[leaf])
-        return jumps & (response > SHRINKS * self._coarse_response[leaf]) if jumps.any() else jumps
+        least = JUMP * largest_magnitude(self.exact[leaf])
+        if not (response > least).any():
+            return response > least
+        fine, coarse = (responses[leaf] for responses in self._draws_of_roundings)
+        return (fine > least) & (fine > SHRINKS * coarse)
 
     @cached_property
     def _rounded(self) -> list[dict[str, np.ndarray]]:
@@ -186,10 +193,13 @@ class Yardstick:
         return differences((run, self.exact) for run in self._rounded)
 
     @cached_property
-    def _coarse_response(self) -> dict[str, np.ndarray]:
+    def _draws_of_roundings(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The response to operations moved by chance, by an ulp of float64 and of float32."""
         given = cast(self._inputs, np.float64)
-        runs = self._roundings(given, coarse=True) if self._roundings else ()
-        return differences((run, self.exact) for run in runs)
+        coarse = [*self._roundings(given, coarse=True)] if self._roundings else []
+        draws = self._rounded[: len(coarse)], coarse
+        fine, rough = (differences((run, self.exact) for run in runs) for runs in draws)
+        return fine, rough
 
     @cached_property
     def _sum_of_terms(self) -> dict[str, float]:

@@ -453,12 +453,20 @@ def test_what_rounding_can_make_excuses_no_other_error():
         assert not compare(reference, wrong, {"logits": rows}, roundings=roundings).ok
 
 
-def test_what_rounding_makes_most_of_is_no_jump():
-    """7 % of that entropy is rounding, which grows with the rounding: it counts for the array."""
+MOSTLY_ROUNDING = {
+    "on the way": (lambda x: (1 + x) - 1, 1e-17),
+    "inside an operation": (lambda x: entropies()[0](x), -37.0),
+}
+
+
+@pytest.mark.parametrize("name", MOSTLY_ROUNDING)
+def test_what_rounding_makes_most_of_is_no_jump(name):
+    """It grows with the rounding, which a jump does not: it counts for the whole array."""
     from parity import sides
 
-    reference = sides.torch_values(entropies()[0])
-    inputs = {"logits": np.array([[0.0, -37.0]])}
+    function, number = MOSTLY_ROUNDING[name]
+    reference = sides.torch_values(function)
+    inputs = {"x": np.array([[0.0, number]])}
     yardstick = Yardstick(reference, inputs, {}, None, sides.torch_roundings(reference))
     [leaf] = yardstick.exact
     assert yardstick.terms(leaf, "float64")["rounding"] > 0.5e-16
