@@ -11,8 +11,9 @@ from which size on the ranks see a wrong learning rate, and two known faults.
 """
 
 import importlib
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,6 +56,8 @@ class Lockstep:
     """Processes that share the work."""
     save: bool = False
     """Keep the figures and the tables."""
+    missing: bool = False
+    """Run only what the kept figures lack: all parts together take over an hour."""
 
 
 def main(options: Lockstep) -> int:
@@ -64,12 +67,13 @@ def main(options: Lockstep) -> int:
         figures = {k: v for k, v in results.load("lockstep").items() if k in Part.__args__}
     for part in options.parts:
         function, tasks = tasks_of(part)
-        found: dict[int, Any] = {}
-        for number, result in shared(function, tasks, options.jobs):
-            found[number] = result
-            figures[part] = [found[number] for number in sorted(found)]
-            print(f"{part} {len(found)} of {len(tasks)}: {tasks[number]}", flush=True)
-            if options.save:  # each as it is there: all of them take over an hour
+        rows = kept(function, figures.get(part, [])) if options.missing else {}
+        open_ = [task for task in tasks if task not in rows]
+        for number, row in shared(function, open_, options.jobs):
+            rows[open_[number]] = row
+            figures[part] = [rows[task] for task in tasks if task in rows]
+            print(f"{part} {len(rows)} of {len(tasks)}: {open_[number]}", flush=True)
+            if options.save:  # each as it is there
                 command = "python -m benchmarks.lockstep --save"
                 results.save("lockstep", command, figures, indent=None)
     for part in options.parts:
@@ -81,12 +85,20 @@ def main(options: Lockstep) -> int:
     return 0 if all_hold(figures) else 1
 
 
+def kept(
+    function: Callable[..., Any], rows: Sequence[dict[str, Any]]
+) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The rows of a part by their tasks: each has its function's arguments by name."""
+    names = [*inspect.signature(function).parameters]
+    return {tuple(row[name] for name in names): row for row in rows}
+
+
 def tasks_of(part: Part) -> tuple[Callable[..., Any], list[tuple[Any, ...]]]:
-    """The function of a part, and the arguments of its calls; what takes longest comes first."""
+    """The function of a part, and the arguments of its calls."""
     match part:
         case "resync":
             seeds = RESYNC_SEEDS
-            return resync, [(a, n, s) for n in BATCHES for a in reversed(AGENTS) for s in seeds]
+            return resync, [(a, n, s) for n in BATCHES for a in AGENTS for s in seeds]
         case "free":
             return free, [(a, d, s) for a in AGENTS for d in DTYPES for s in FREE_SEEDS]
         case "handover":

@@ -11,7 +11,7 @@ from parity.runs.reports import Distances
 
 AGENTS = ("reinforce", "reparam")
 DTYPES = ("float64", "float32")
-BATCHES = {1: "article", 8: "default"}
+BATCHES = {8: "default", 1: "article"}
 """Episodes an update, and the preset that has so many."""
 RESYNC_SEEDS = range(5)
 FREE_SEEDS = range(10)

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import binom, permutation_test
 
 from benchmarks import alike, demo, drift, learning, power, results
+from benchmarks import lockstep as lockstep_runs
 from benchmarks import lockstep_tables as lockstep
 from parity.runs import rank_test
 
@@ -136,3 +137,24 @@ def test_the_rank_test_sees_epsilon_inside_the_root_and_a_float32_bias_correctio
     assert len(rows) == 6  # the correction is a fault in float32 alone
     for row in rows:
         assert not lockstep.faulty_ranks(figures, row).ok, row["fault"]
+
+
+def test_what_is_missing_of_a_measurement_is_run_and_the_rest_is_kept(monkeypatch, tmp_path):
+    def measure(agent, seed):
+        return {"agent": agent, "seed": seed, "value": 2}
+
+    tasks = [("reinforce", 0), ("reinforce", 1), ("reparam", 0)]
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(lockstep_runs, "tasks_of", lambda part: (measure, tasks))
+    monkeypatch.setitem(lockstep.TABLES, "resync", lambda figures: "")
+    monkeypatch.setattr(lockstep_runs, "PAGES", {})
+    monkeypatch.setattr(lockstep_runs, "all_hold", lambda figures: True)
+    old = {"agent": "reinforce", "seed": 1, "value": 1}
+    results.save("lockstep", "command", {"resync": [old], "free": ["another part"]})
+    options = {"parts": ("resync",), "jobs": 1, "save": True}
+    assert lockstep_runs.main(lockstep_runs.Lockstep(missing=True, **options)) == 0
+    figures = results.load("lockstep")
+    assert [row["value"] for row in figures["resync"]] == [2, 1, 2]
+    assert figures["free"] == ["another part"]
+    lockstep_runs.main(lockstep_runs.Lockstep(**options))
+    assert [row["value"] for row in results.load("lockstep")["resync"]] == [2, 2, 2]
