@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import parity.cli
+from parity import workers
 from pgcore import cli
 
 ROOT = Path(__file__).parent.parent
@@ -35,10 +36,11 @@ def test_the_readme_and_the_recipes_have_examples():
 def test_the_python_examples_of_a_page_run(page, tmp_path):
     script = tmp_path / "examples.py"
     script.write_text(blocks(page, "python"), encoding="utf-8")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {workers.xla_flags(workers.QUICK)}"
     result = subprocess.run(
         [sys.executable, "-W", "error", script],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags},
         capture_output=True,
         text=True,
         check=False,
