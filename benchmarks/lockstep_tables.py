@@ -35,7 +35,7 @@ FAULTS = {
 PARTINGS = (("float32", False), ("float64", True), ("float32", True))
 """Precisions, and whether JAX plays in its own CartPole. (In float64 on Gymnasium's none parts.)"""
 PAGE = "docs/lockstep.md"
-PAGES = {"free": [PAGE, "README.md"], "faults": [PAGE]}
+PAGES = {"resync": [PAGE], "free": [PAGE, "README.md"], "faults": [PAGE]}
 """Where a table stands."""
 
 
@@ -78,6 +78,8 @@ def resync_table(figures: dict[str, Any]) -> str:
             rows = [
                 r for r in figures["resync"] if (r["agent"], r["episodes"]) == (agent, episodes)
             ]
+            if not rows:  # not measured yet
+                continue
             worst = max(rows, key=lambda row: row["closest"])
             lines.append(
                 (

@@ -117,6 +117,19 @@ def test_the_lockstep_pages_tables_are_those_of_the_committed_result(part):
         assert results.table_in(page, f"lockstep: {part}") == table
 
 
+def test_every_update_of_every_full_run_passed_the_gate():
+    rows = results.load("lockstep")["resync"]
+    runs = {(row["agent"], row["episodes"], row["seed"]) for row in rows}
+    assert len(runs) == len(rows)
+    assert all(row["ok"] and not row["failures"] for row in rows)
+    # A run that was not solved went on until its budget was spent.
+    assert all(row["solved"] or row["env_steps"] >= 500_000 for row in rows)
+    for row in rows:
+        assert {"act", "log_prob", "returns", "advantages", "loss", "gradient", "update"} <= {
+            *row["stages"]
+        }
+
+
 def test_the_drift_table_is_that_of_the_committed_result():
     assert results.table_in(lockstep.PAGE, "drift") == drift.table(results.load("drift"))
 
