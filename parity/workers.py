@@ -98,7 +98,7 @@ QUICK = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
 }
-"""For what is run a few times only: a known variant's stages compile in a fifth of the time."""
+"""For what is run a few times only: compiling gets fast, and the code slow."""
 
 
 def _prepare(flags: str) -> None:

@@ -133,7 +133,11 @@ class Yardstick:
         jumps = self._rounding_jumps(leaf)
         if not jumps.any():
             return jumps
-        runs = np.stack([self.exact[leaf], *(run[leaf] for run in self._rounded)])
+        exact = self.exact[leaf]
+        others = [
+            run[leaf] for run in self._rounded if leaf in run and run[leaf].shape == exact.shape
+        ]
+        runs = np.stack([exact, *others])
         return jumps & (found >= runs.min(0) - bound) & (found <= runs.max(0) + bound)
 
     def _nudged(self, dtype: str) -> Iterator[Arrays]:
@@ -180,7 +184,8 @@ class Yardstick:
         least = JUMP * largest_magnitude(self.exact[leaf])
         if not (response > least).any():
             return response > least
-        fine, coarse = (responses[leaf] for responses in self._draws_of_roundings)
+        nothing = np.zeros_like(response)
+        fine, coarse = (found.get(leaf, nothing) for found in self._draws_of_roundings)
         return (fine > least) & (fine > SHRINKS * coarse)
 
     @cached_property

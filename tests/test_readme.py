@@ -36,6 +36,7 @@ def test_the_readme_and_the_recipes_have_examples():
 def test_the_python_examples_of_a_page_run(page, tmp_path):
     script = tmp_path / "examples.py"
     script.write_text(blocks(page, "python"), encoding="utf-8")
+    # Each program of an example is run a few times: what takes long is to compile it.
     flags = f"{os.environ.get('XLA_FLAGS', '')} {workers.xla_flags(workers.QUICK)}"
     result = subprocess.run(
         [sys.executable, "-W", "error", script],

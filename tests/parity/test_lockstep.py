@@ -363,6 +363,12 @@ class Ema:
 MODEL = torch.nn.Linear(3, 1).double()
 
 
+def listing():
+    optimizer = torch.optim.Adam(MODEL.parameters())
+    optimizer.state[MODEL.weight]["steps"] = [torch.zeros(2)]
+    return optimizer
+
+
 def dropping_out(state, batch):
     state, outputs = reference_step(state, batch)
     return state, {"loss": outputs["loss"] * torch.rand(())}
@@ -388,6 +394,7 @@ def lossy(state):
             r"exp_avg/0\.weight is float64\[1, 3\] with \S+ at \[0, 0\] before and .* with -?0\.0",
         ),
         ({4: (MODEL, torch.optim.LBFGS(MODEL.parameters()))}, "the state has LBFGS's history"),
+        ({4: (MODEL, listing())}, "the state has Adam's steps, accepted are optimizers that"),
         ({5: iter(BATCHES)}, "inputs is 'list_iterator', accepted is a sequence"),
         ({5: None}, "inputs is 'NoneType', accepted is a sequence"),
         ({5: {0: BATCHES[0]}}, "inputs is 'dict', accepted is a sequence"),
@@ -411,7 +418,7 @@ def lossy(state):
         ({4: {"z": torch.zeros(2, dtype=torch.complex64)}}, "complex numbers at z"),
     ],
     ids=[
-        *("lossy adapter", "LBFGS", "iterator of inputs", "no inputs", "inputs by number"),
+        *("lossy adapter", "LBFGS", "list", "iterator of inputs", "no inputs", "inputs by number"),
         *("no state", "triple", "iterator", "too few inputs", "dropout"),
         *("no zero_grad", "stands still", "same name", "unknown object", "mixed", "integers"),
         "complex",
