@@ -42,6 +42,7 @@ from benchmarks.lockstep_tables import (
 from parity.workers import default_jobs
 from parity.workers import results as shared
 from pgcore.config import PRESETS, TrainConfig
+from pgcore.errors import require
 
 Part = Literal["resync", "free", "handover", "partings", "faults"]
 
@@ -65,6 +66,10 @@ def main(options: Lockstep) -> int:
     figures: dict[str, Any] = {}
     if (results.RESULTS / "lockstep.json").exists():
         figures = {k: v for k, v in results.load("lockstep").items() if k in Part.__args__}
+    judges = "free" in {*options.parts, *figures} or "faults" not in options.parts
+    require(
+        judges, "parts", options.parts, "faults together with free, whose nudged runs judge them"
+    )
     for part in options.parts:
         function, tasks = tasks_of(part)
         rows = kept(function, figures.get(part, [])) if options.missing else {}

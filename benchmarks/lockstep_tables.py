@@ -32,10 +32,16 @@ FAULTS = {
     ),
 }
 """`rate x`: a learning rate larger by the share x."""
-PARTINGS = (("float32", False), ("float64", True), ("float32", True))
-"""Precisions, and whether JAX plays in its own CartPole. (In float64 on Gymnasium's none parts.)"""
+PARTINGS = (("float64", False), ("float32", False), ("float64", True), ("float32", True))
+"""Precisions, and whether JAX plays in its own CartPole."""
 PAGE = "docs/lockstep.md"
-PAGES = {"resync": [PAGE], "free": [PAGE, "README.md"], "faults": [PAGE]}
+PAGES = {
+    "resync": [PAGE],
+    "free": [PAGE, "README.md"],
+    "handover": [PAGE],
+    "partings": [PAGE],
+    "faults": [PAGE],
+}
 """Where a table stands."""
 
 

@@ -8,6 +8,7 @@ from benchmarks import alike, demo, drift, learning, power, results
 from benchmarks import lockstep as lockstep_runs
 from benchmarks import lockstep_tables as lockstep
 from parity.runs import rank_test
+from pgcore.errors import UsageError
 
 PAGE = "docs/learning.md"
 
@@ -128,6 +129,23 @@ def test_every_update_of_every_full_run_passed_the_gate():
         assert {"act", "log_prob", "returns", "advantages", "loss", "gradient", "update"} <= {
             *row["stages"]
         }
+
+
+def test_either_framework_goes_on_with_what_the_other_began():
+    rows = results.load("lockstep")["handover"]
+    assert len({(row["leader"], row["agent"]) for row in rows}) == len(rows) == 4
+    for row in rows:
+        assert row["begun"] == 40
+        assert row["updates"] == row["free_updates"] == 20
+        assert row["next_ok"], row["failures"]
+        assert row["free_ok"], row["failures"]
+
+
+def test_faults_are_not_judged_without_the_nudged_runs_of_the_right_ones(monkeypatch, tmp_path):
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    monkeypatch.setattr(lockstep_runs, "tasks_of", lambda part: (abs, []))
+    with pytest.raises(UsageError, match="faults together with free"):
+        lockstep_runs.main(lockstep_runs.Lockstep(parts=("faults",)))
 
 
 def test_the_drift_table_is_that_of_the_committed_result():

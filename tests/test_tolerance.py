@@ -542,6 +542,17 @@ def test_where_a_rounding_on_the_way_decides_either_is_right_and_nothing_else(na
     assert not off_by_one.ok
 
 
+def test_runs_that_return_something_else_bound_no_tie():
+    """Rounding decides whether there is a second number, or a number at all."""
+
+    def roundings(inputs, *, coarse=False):
+        return [{"value": np.array([2.0])}, {"value": np.zeros(2)}, {}]
+
+    yardstick = Yardstick(lambda x: {"value": np.array([1.0])}, {}, {}, None, roundings)
+    found = {number: yardstick.tied("value", np.array([number]), 0.0) for number in (1.5, 0.0)}
+    assert found == {1.5: [True], 0.0: [False]}
+
+
 def test_what_is_steep_but_no_jump_still_responds():
     """x ↦ 1e9·x: the response shrinks with the nudge, however large it is."""
     steep = Yardstick(lambda given: {"value": 1e9 * (given["x"] - 1)}, {"x": np.array([1.5])}, {})

@@ -191,7 +191,9 @@ def _brief(array: Any, other: Any) -> str:
     form = f"{array.dtype}{list(array.shape)}"
     if other is None or np.shape(other) != array.shape:
         return form
-    at = tuple(int(i) for i in np.argwhere(array != np.asarray(other))[0])
+    differs = array != np.asarray(other)
+    differs &= (array == array) | (other == other)  # both NaN is the same
+    at = tuple(int(i) for i in np.argwhere(differs)[0])
     return f"{form} with {array[at].item()!r} at {list(at)}"
 
 

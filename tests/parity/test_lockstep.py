@@ -21,6 +21,7 @@ from parity.runs.driver import _judged, judged_until
 from parity.runs.free import FreeRun, distance
 from parity.runs.ranks import rank_test
 from parity.runs.reports import Distances, Ledger
+from parity.runs.steps import require_same_state
 from parity.tolerance import Comparison, Verdict
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
@@ -430,6 +431,15 @@ def test_what_does_not_fit_is_said(change, words):
         sides[index] = value
     with pytest.raises(UsageError, match=words):
         parity.lockstep(*sides, updates=3)
+
+
+def test_the_number_that_did_not_come_back_is_named_and_not_one_that_is_nan_on_both_sides():
+    before, after = (np.array([np.nan, 1.0, 2.0]), np.array([np.nan, 1.0, 3.0]))
+    with pytest.raises(UsageError, match=r"with 2\.0 at \[2\] before and .* with 3\.0 at \[2\]"):
+        require_same_state({"x": before}, {"x": after})
+    require_same_state({"x": before}, {"x": before.copy(), "new": np.zeros(2)})
+    with pytest.raises(UsageError, match="has new, which the state does not have"):
+        require_same_state({"x": before}, {"x": before, "new": np.ones(2)})
 
 
 def test_an_unknown_mode_is_said():
