@@ -41,14 +41,14 @@ def draw_distances(path: Path, title: str, proofs: Sequence[Proof]) -> None:
         updates = np.arange(1, distances.nudged.shape[1] + 1)
         nudged = np.where(distances.nudged > 0, distances.nudged, np.nan)
         low, high = np.nanmin(nudged, 0), np.nanmax(nudged, 0)
-        label = f"PyTorch nudged by an ulp after every update, {len(nudged)} draws"
+        label = f"PyTorch nudged by an ulp at each update, {len(nudged)} draws"
         axes.fill_between(updates, low, high, color=NUDGED, alpha=0.5, lw=0, label=label)
         own = np.where(distances.candidate > 0, distances.candidate, np.nan)
         axes.plot(updates, own, color=CANDIDATE, lw=1.5, label="JAX")
         _mark_parting(axes, proof)
         axes.set_yscale("log")
         axes.set_xlabel("update")
-    panels[0].set_ylabel("distance from PyTorch's parameters, as a share of their norm")
+    panels[0].set_ylabel("relative distance of the parameters")
     _save(figure, path)
 
 

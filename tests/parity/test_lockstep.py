@@ -15,12 +15,14 @@ import torch
 import parity
 from parity import convert
 from parity.cli import main
-from parity.runs import states
+from parity.report import Report
+from parity.runs import pictures, states
 from parity.runs.agents import agent_run, recorded
 from parity.runs.driver import _judged, judged_until
 from parity.runs.free import FreeRun, distance
+from parity.runs.proofs import Proof
 from parity.runs.ranks import rank_test
-from parity.runs.reports import Distances, Ledger
+from parity.runs.reports import Distances, Ledger, LockstepReport
 from parity.runs.steps import require_same_state
 from parity.tolerance import Comparison, Verdict
 from pgcore.config import TrainConfig
@@ -595,6 +597,26 @@ def test_the_command_runs_all_three_and_draws_what_it_found(tmp_path, capsys):
         ("free", "float32"),
     ]
     assert len(figures["runs"][1]["distances"]["candidate"]) == 2
+
+
+@pytest.mark.parametrize("draw", [pictures.draw_curves, pictures.draw_distances])
+def test_all_words_of_a_picture_are_on_it(draw, monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.append(figure))
+    found = Distances(np.full(3, 1e-9), np.full((8, 3), 1e-8), 2, (3,) * 8)
+    report = LockstepReport(Report("run", [], []), "free", "float32", 3, None, found)
+    draw(tmp_path / "x.png", "reinforce", [Proof(report, np.ones(3), np.ones(3), 9, False)] * 2)
+    [figure] = figures
+    figure.draw_without_rendering()
+    texts = figure.legends[0].get_texts()
+    for axes in figure.axes:
+        texts += [axes.title, axes.xaxis.label, axes.yaxis.label]
+    for text in texts:
+        box, whole = text.get_window_extent(), figure.bbox
+        is_inside = whole.x0 <= box.x0 <= box.x1 <= whole.x1 and (
+            whole.y0 <= box.y0 <= box.y1 <= whole.y1
+        )
+        assert is_inside, text.get_text()
 
 
 @pytest.mark.parametrize(
