@@ -84,8 +84,6 @@ def resync_table(figures: dict[str, Any]) -> str:
             rows = [
                 r for r in figures["resync"] if (r["agent"], r["episodes"]) == (agent, episodes)
             ]
-            if not rows:  # not measured yet
-                continue
             worst = max(rows, key=lambda row: row["closest"])
             lines.append(
                 (

@@ -121,7 +121,7 @@ def test_the_lockstep_pages_tables_are_those_of_the_committed_result(part):
 def test_every_update_of_every_full_run_passed_the_gate():
     rows = results.load("lockstep")["resync"]
     runs = {(row["agent"], row["episodes"], row["seed"]) for row in rows}
-    assert len(runs) == len(rows) >= 14
+    assert len(runs) == len(rows) >= 18
     assert all(row["ok"] and not row["failures"] for row in rows)
     # A run that was not solved went on until its budget was spent.
     assert all(row["solved"] or row["env_steps"] >= 500_000 for row in rows)
@@ -129,6 +129,9 @@ def test_every_update_of_every_full_run_passed_the_gate():
         assert {"act", "log_prob", "returns", "advantages", "loss", "gradient", "update"} <= {
             *row["stages"]
         }
+    solved = sum(row["solved"] for row in rows)
+    readme = " ".join((results.ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"{len(rows)} full runs, {solved} of them solved, passes" in readme
 
 
 def test_either_framework_goes_on_with_what_the_other_began():
