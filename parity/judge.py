@@ -80,7 +80,7 @@ class Judge:
         bound = yardstick.scale_bound(leaf, dtype)
         ties = 0
         if not worst <= bound.value:
-            bound = yardstick.bound(leaf, dtype)
+            bound = yardstick.bound(leaf, dtype, enough=worst)
             tied = (error > bound.value) & yardstick.tied(leaf, found, bound.value)
             error, ties = np.where(tied, 0.0, error), int(tied.sum())
             worst = float(error.max(initial=0.0))

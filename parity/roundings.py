@@ -67,12 +67,21 @@ def _nudged(
         return result  # nothing was computed
     for tensor in tree_leaves(result):
         if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64:
-            sign = torch.where(torch.tensor(rng.random(tensor.shape) < 0.5), 1.0, -1.0).to(tensor)
-            moved = torch.nextafter(tensor, sign * torch.inf)
-            if share is not None:
-                moved = tensor + sign * share * tensor.abs()
-            tensor.copy_(torch.where((tensor == 0) | ~moved.isfinite(), tensor, moved))
+            array = tensor.detach().cpu().numpy()  # the tensor's own memory, unless on a device
+            _move(array, rng, share)
+            if tensor.device.type != "cpu":
+                tensor.copy_(torch.from_numpy(array))
     return result
+
+
+def _move(array: np.ndarray, rng: np.random.Generator, share: float | None) -> None:
+    sign = np.where(rng.random(array.shape) < 0.5, 1.0, -1.0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if share is None:
+            moved = np.nextafter(array, sign * np.inf)
+        else:
+            moved = array + sign * share * np.abs(array)
+    np.copyto(array, moved, where=(array != 0) & np.isfinite(array) & np.isfinite(moved))
 
 
 SELECTING = frozenset(

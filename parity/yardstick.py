@@ -1,7 +1,9 @@
 """What rounding is worth to a reference: the yardstick of `parity.tolerance`, term by term."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import tee
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -104,8 +106,19 @@ class Yardstick:
         share = GATE if dtype == "float64" else SLACK * FLOAT32_SCALE
         return Bound(share * largest_magnitude(self.exact[leaf]), "scale")
 
-    def bound(self, leaf: str, dtype: str) -> Bound:
-        """The rule's bound on one output array."""
+    def bound(self, leaf: str, dtype: str, enough: float = math.inf) -> Bound:
+        """The rule's bound on one output array.
+
+        Runs that round otherwise are dear (a whole rollout, operation by operation). The first of
+        them that allows `enough`, by entries that do not jump in it, is the last: what the others
+        would add changes no verdict on such an error.
+        """
+        for run in self._roundings_in_turn(enough):
+            found = differences([(run, self.exact)]).get(leaf, np.zeros(0))
+            smooth = found <= JUMP * largest_magnitude(self.exact[leaf])
+            allowed = SLACK * float(np.max(found, initial=0.0, where=smooth)) * _share(dtype)
+            if allowed >= enough:
+                return Bound(allowed, "rounding")
         measured = [Bound(SLACK * size, term) for term, size in self.terms(leaf, dtype).items()]
         return max([self.scale_bound(leaf, dtype), *measured], key=lambda bound: bound.value)
 
@@ -118,11 +131,11 @@ class Yardstick:
             return float(np.max(found[leaf], initial=0.0, where=where)) if leaf in found else 0.0
 
         responses = self._double_response if dtype == "float64" else self._single_response
-        share = u / (2 * UNIT_ROUNDOFF["float64"])
         terms = {
             "inputs": largest(responses, smooth),
             "float32": largest(self._single_error) * u / UNIT_ROUNDOFF["float32"],
-            "rounding": largest(self._rounding_response, ~self._rounding_jumps(leaf)) * share,
+            "rounding": largest(self._rounding_response, ~self._rounding_jumps(leaf))
+            * _share(dtype),
         }
         if self._sensitivity is not None and self.exact[leaf].ndim == 0:
             terms["terms"] = u * self._sum_of_terms.get(leaf, 0.0)
@@ -188,10 +201,20 @@ class Yardstick:
         fine, coarse = (found.get(leaf, nothing) for found in self._draws_of_roundings)
         return (fine > least) & (fine > SHRINKS * coarse)
 
+    def _roundings_in_turn(self, enough: float) -> Iterator[dict[str, np.ndarray]]:
+        """The runs that round otherwise, each made when it is asked for, once."""
+        if math.isfinite(enough):
+            self._runs, in_turn = tee(self._runs)
+            yield from in_turn
+
+    @cached_property
+    def _runs(self) -> Iterator[dict[str, np.ndarray]]:
+        runs = self._roundings(cast(self._inputs, np.float64)) if self._roundings else ()
+        return (outputs_of(run) for run in runs)
+
     @cached_property
     def _rounded(self) -> list[dict[str, np.ndarray]]:
-        runs = self._roundings(cast(self._inputs, np.float64)) if self._roundings else ()
-        return [outputs_of(run) for run in runs]
+        return [*self._runs]
 
     @cached_property
     def _rounding_response(self) -> dict[str, np.ndarray]:
@@ -215,3 +238,8 @@ class Yardstick:
             leaf: sum(sum_of_products(self._inputs[name], slope) for name, slope in by.items())
             for leaf, by in slopes.items()
         }
+
+
+def _share(dtype: str) -> float:
+    """Of what one operation rounded otherwise may be off in float64, that of this precision."""
+    return UNIT_ROUNDOFF[dtype] / (2 * UNIT_ROUNDOFF["float64"])

@@ -473,6 +473,34 @@ def test_what_rounding_makes_most_of_is_no_jump(name):
     assert not yardstick.tied(leaf, yardstick.exact[leaf], 0.0).any()
 
 
+@pytest.mark.parametrize(("error", "runs", "term"), [(4.0, 1, "rounding"), (30.0, 3, "rounding")])
+def test_runs_that_round_otherwise_are_made_until_they_allow_the_error(error, runs, term):
+    """Each may be a whole rollout. None would take back what the ones before it allow."""
+    made = []
+
+    def roundings(inputs, *, coarse=False):
+        for response in (1.0, 0.5, 2.0, 8.0):
+            made.append(response)
+            yield {"value": np.array([1e9, 1e-3 + response])}
+
+    yardstick = Yardstick(lambda x: {"value": np.array([1e9, 1e-3])}, {}, {}, None, roundings)
+    found = yardstick.bound("value", "float64", enough=error / 2)
+    assert (len(made), found.term) == (runs, term)
+    assert found.value == pytest.approx({1: 8.0, 3: 16.0}[runs])
+    assert yardstick.bound("value", "float64").value == pytest.approx(64.0)
+    assert len(made) == 4  # none of them a second time
+
+
+def test_an_entry_that_jumps_in_a_run_allows_nothing_by_it():
+    def roundings(inputs, *, coarse=False):
+        yield {"value": np.array([1.0, 0.0])}
+
+    yardstick = Yardstick(lambda x: {"value": np.array([1.0, 1.0])}, {}, {}, None, roundings)
+    assert yardstick.bound("value", "float64", enough=0.5) == yardstick.scale_bound(
+        "value", "float64"
+    )
+
+
 def test_the_slope_of_a_saturated_tanh_is_no_mismatch():
     """1 − tanh² is 0 or 2e-16 where the slope is 1e-17: no input could have made the difference."""
     import torch
