@@ -1,0 +1,2 @@
+from .evidence import Cause as Cause
+from .places import Location as Location

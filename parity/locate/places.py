@@ -1,0 +1,277 @@
+"""Where in a person's source a value was computed: frames of the stack, and lines of text.
+
+A *mark* is a code object and the offset of an instruction in it, which is what both Python's frames
+and JAX's tracebacks have; the stack of marks is the innermost first. What belongs to a framework or
+to the standard library is no place of a person's, and neither is what runs the comparison.
+"""
+
+import ast
+import importlib.util
+import linecache
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import CodeType
+from typing import Any, NamedTuple
+
+Mark = tuple[CodeType, int]
+
+FRAMEWORKS = (
+    *("torch", "jax", "jaxlib", "flax", "optax", "numpy", "chex", "equinox", "distrax", "rlax"),
+    *("jaxtyping", "beartype", "typeguard", "einops", "opt_einsum", "pytest", "_pytest", "pluggy"),
+)
+"""Packages whose lines are not shown: what a person wrote is the line that calls them."""
+OURS = ("suite", "mutants")
+"""The folders of `parity` that hold code to be compared, and none that compares."""
+
+
+class Location(NamedTuple):
+    """A place in a person's source.
+
+    Attributes:
+        file: The file's name, as Python has it.
+        line: The line, from 1.
+        code: Its text, without indentation.
+        column: Where the expression begins in `code`, from 0, if that is known.
+        end_column: Where it ends; at the line's end, if it goes on.
+        function: The function that the line is in.
+        module: The path of the module that computes there, `"body.0"`, if one does.
+        iteration: How often a loop had come by before, if it is in one.
+    """
+
+    file: str
+    line: int
+    code: str
+    column: int | None = None
+    end_column: int | None = None
+    function: str = ""
+    module: str = ""
+    iteration: int | None = None
+
+    def __str__(self) -> str:
+        inside = f" in {self.module}" if self.module else ""
+        at = "" if self.iteration is None else f", iteration {self.iteration}"
+        return f"{self.file}:{self.line}{inside}{at}: {self.code}"
+
+
+def own_marks(marks: Iterable[Mark]) -> tuple[Mark, ...]:
+    """The marks of a person's code, up to where the comparison called it."""
+    kept = []
+    for code, offset in marks:
+        owner = _owner(code.co_filename)
+        if owner == "parity":
+            break
+        if owner == "person":
+            kept.append((code, offset))
+    return tuple(kept)
+
+
+@cache
+def _owner(file: str) -> str:
+    """`"person"`, `"parity"` or `"library"`: whose code a file holds."""
+    if file.startswith("<"):  # a cell of a notebook has lines, generated code has none
+        return "person" if linecache.getlines(file) or file == "<stdin>" else "library"
+    if any(file.startswith(f"{_PARITY}{folder}/") for folder in OURS):
+        return "person"
+    if file.startswith(_PARITY):
+        return "parity"
+    return "library" if file.startswith(_libraries()) else "person"
+
+
+_PARITY = f"{Path(__file__).resolve().parent.parent}/"
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    found = []
+    for name in FRAMEWORKS:
+        spec = importlib.util.find_spec(name)
+        for folder in (spec.submodule_search_locations or ()) if spec else ():
+            found.append(f"{folder}/")
+    paths = sysconfig.get_paths()
+    # Site-packages lie inside the standard library's folder, and may hold a person's package.
+    standard = Path(paths["stdlib"])
+    inside = [each for each in standard.iterdir() if each.name != "site-packages"]
+    return (*found, *(f"{each}/" if each.is_dir() else str(each) for each in inside))
+
+
+class Span(NamedTuple):
+    """The lines and columns of an expression; columns count bytes, as Python has them."""
+
+    line: int
+    end_line: int
+    column: int | None
+    end_column: int | None
+
+
+@cache
+def _spans(code: CodeType) -> list[tuple[int | None, ...]]:
+    return list(code.co_positions())
+
+
+def span(mark: Mark) -> Span:
+    """The expression that was being computed there."""
+    code, offset = mark
+    positions = _spans(code)
+    line, end_line, column, end_column = positions[min(offset // 2, len(positions) - 1)]
+    line = line or code.co_firstlineno
+    return Span(line, end_line or line, column, end_column)
+
+
+def location(mark: Mark, *, module: str = "", iteration: int | None = None) -> Location:
+    """The place of a mark, with its text."""
+    file, where = mark[0].co_filename, span(mark)
+    text = linecache.getline(file, where.line).rstrip("\n")
+    code = text.strip()
+    indent = len(text) - len(text.lstrip())
+    column = end_column = None
+    if where.column is not None and where.end_column is not None and code:
+        start = len(text.encode()[: where.column].decode(errors="ignore"))
+        end = len(text.encode()[: where.end_column].decode(errors="ignore"))
+        column = max(start - indent, 0)
+        end_column = end - indent if where.end_line == where.line else len(code)
+    function = mark[0].co_qualname.replace("<locals>.", "")
+    return Location(file, where.line, code, column, end_column, function, module, iteration)
+
+
+def return_of(code: CodeType) -> Location | None:
+    """The last `return` of the function with this code."""
+    node = _function(code)
+    returns = [each for each in ast.walk(node) if isinstance(each, ast.Return)] if node else []
+    if not returns:
+        return None
+    line = max(each.lineno for each in returns)
+    text = linecache.getline(code.co_filename, line).strip()
+    return Location(code.co_filename, line, text, function=code.co_qualname)
+
+
+def _function(code: CodeType) -> ast.FunctionDef | None:
+    for node in ast.walk(_tree(code.co_filename)):
+        if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            if first == code.co_firstlineno:
+                return node
+    return None
+
+
+def of_callable(function: Any) -> Location:
+    """Where a callable is defined; of one that has no source its name."""
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    owner = function if hasattr(function, "__code__") else getattr(function, "func", function)
+    forward = getattr(type(owner), "forward", None) or getattr(type(owner), "__call__", None)
+    code = getattr(owner, "__code__", None) or getattr(forward, "__code__", None)
+    if code is not None and _owner(code.co_filename) == "person":
+        return location((code, 0))._replace(column=None, end_column=None)
+    name = getattr(function, "__qualname__", type(function).__name__)
+    of = getattr(function, "__module__", None) or type(function).__module__
+    return Location(f"<{of}>", 0, name)
+
+
+def statement(mark: Mark) -> str:
+    """The text of the whole statement at a mark, on one line."""
+    file, line = mark[0].co_filename, span(mark).line
+    found = _statement(file, line)
+    if found is None:
+        return linecache.getline(file, line).strip()
+    lines = [each.strip() for each in _text(file)[found[0] - 1 : found[1]]]
+    return " ".join(lines)
+
+
+def numbers_at(mark: Mark) -> set[float]:
+    """The numbers that are written in the statement at a mark."""
+    return {value for node in statement_nodes(mark) if (value := _number(node)) is not None}
+
+
+def names_at(mark: Mark) -> set[str]:
+    """The names that are used in the statement at a mark."""
+    return {node.id for node in statement_nodes(mark) if isinstance(node, ast.Name)}
+
+
+def statement_nodes(mark: Mark) -> Iterator[ast.AST]:
+    """All nodes of the statement at a mark; of a compound one its head."""
+    file, line = mark[0].co_filename, span(mark).line
+    for node in _smallest(file, line):
+        yield from ast.walk(node)
+
+
+def defaults(mark: Mark) -> list[tuple[str, float, int]]:
+    """The numbers by default of the function that a mark is in: parameter, number, line."""
+    node = _function(mark[0])
+    if node is None:
+        return []
+    positional = [*node.args.posonlyargs, *node.args.args]
+    pairs = [
+        *zip(positional[::-1], node.args.defaults[::-1], strict=False),
+        *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True),
+    ]
+    return [
+        (argument.arg, value, default.lineno)
+        for argument, default in pairs
+        if default is not None and (value := _number(default)) is not None
+    ]
+
+
+def constants(file: str) -> list[tuple[str, float, int]]:
+    """The numbers that have a name at the top of a file: name, number, line."""
+    found = []
+    for node in _tree(file).body:
+        targets, value = [], None
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            targets, value = [node.target], node.value
+        number = None if value is None else _number(value)
+        if number is not None:
+            found += [(t.id, number, node.lineno) for t in targets if isinstance(t, ast.Name)]
+    return found
+
+
+def _number(node: ast.AST) -> float | None:
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        inner = _number(node.operand)
+        return None if inner is None else -inner
+    value = getattr(node, "value", None) if isinstance(node, ast.Constant) else None
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _text(file: str) -> Sequence[str]:
+    return [line.rstrip("\n") for line in linecache.getlines(file)]
+
+
+@cache
+def _parsed(file: str, text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except SyntaxError:  # a notebook's cell with commands in it
+        return ast.Module([], [])
+
+
+def _tree(file: str) -> ast.Module:
+    return _parsed(file, "".join(linecache.getlines(file)))
+
+
+def _smallest(file: str, line: int) -> list[ast.AST]:
+    """The smallest statement that holds a line; the head alone of one that holds others."""
+    best: ast.stmt | None = None
+    for node in ast.walk(_tree(file)):
+        if not isinstance(node, ast.stmt) or not node.lineno <= line <= (node.end_lineno or 0):
+            continue
+        if best is None or node.lineno >= best.lineno:
+            best = node
+    if best is None:
+        return []
+    body = getattr(best, "body", None)
+    if not body:
+        return [best]
+    return [each for each in ast.iter_child_nodes(best) if not isinstance(each, ast.stmt)]
+
+
+def _statement(file: str, line: int) -> tuple[int, int] | None:
+    found = [node for node in _smallest(file, line) if hasattr(node, "lineno")]
+    if not found:
+        return None
+    starts = [node.lineno for node in found]  # pyright: ignore[reportAttributeAccessIssue]
+    ends = [node.end_lineno or 0 for node in found]  # pyright: ignore[reportAttributeAccessIssue]
+    return min(starts), max(ends)

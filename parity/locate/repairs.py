@@ -1,0 +1,137 @@
+"""What happens to the outputs if one value of JAX's is replaced by one of PyTorch's.
+
+A value that is wrong, and whose right counterpart PyTorch has, mends every output when that is put
+in its place. A value before the fault mends nothing, whatever is put there. So the first value that
+can be mended is what the fault hands on.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parity.jax_side import x64
+from parity.locate.jax_tape import JaxRun
+from parity.locate.matching import near
+from parity.locate.tape import Tape
+
+MAX_LAYOUTS = 4
+SECONDS = 6.0
+"""After so long no further replacement is tried: what was found until then is the answer."""
+
+
+class Repairs:
+    """Tries replacements on the recorded programs."""
+
+    def __init__(self, torch: Tape, jax: Tape, runs: Sequence[JaxRun]) -> None:
+        self._torch, self._jax, self._runs = torch, jax, runs
+        self._until = time.monotonic() + SECONDS
+        self._tried: dict[Any, int] = {}
+
+    def mends(self, members: tuple[int, ...], theirs: tuple[int, ...], target: "Target") -> int:
+        """The sign with which these values of PyTorch's, in the place of JAX's, mend a target.
+
+        0 if they do not. A port may count in costs where PyTorch counts in gains.
+        """
+        key = members, theirs, target
+        if key not in self._tried:
+            in_time = time.monotonic() < self._until
+            self._tried[key] = self._try(members, theirs, target) if in_time else 0
+        return self._tried[key]
+
+    def follows(self, changed: Mapping[int, int], target: "Target") -> bool:
+        """Whether a target comes out right if its operands, by their places, are PyTorch's."""
+        for s in range(len(self._runs)):
+            arrays = {}
+            for ours, theirs in changed.items():
+                model = self._jax.values[ours].arrays[s]
+                laid = next(_layouts(model, self._torch.values[theirs].arrays[s]), None)
+                if laid is None:
+                    return False
+                arrays[ours] = laid
+            if not self._comes_out(s, arrays, target):
+                return False
+        return True
+
+    def _try(self, members: tuple[int, ...], theirs: tuple[int, ...], target: "Target") -> int:
+        sets = range(len(self._runs))
+        layouts = [
+            [*_layouts(self._of(self._jax, members, s), self._of(self._torch, theirs, s))]
+            for s in sets
+        ]
+        for sign in (1, -1):
+            for number in range(min(map(len, layouts))):
+                rows = [
+                    [each[number]] if len(members) == 1 else each[number] for each in layouts
+                ]
+                if all(
+                    self._comes_out(
+                        s, {m: sign * row for m, row in zip(members, rows[s], strict=True)}, target
+                    )
+                    for s in sets
+                ):
+                    return sign
+        return 0
+
+    def _comes_out(self, s: int, arrays: Mapping[int, np.ndarray], target: "Target") -> bool:
+        import jax.numpy as jnp
+
+        program = self._runs[s].program
+        with x64(True):
+            changed = {}
+            for member, array in arrays.items():
+                place = self._jax.places[s][member]
+                changed[place] = jnp.array(array, dtype=program.values[place].dtype)
+            place = self._jax.places[s][target.candidate]
+            new = program.again(changed, place)
+        if new is None:
+            return False
+        found = np.asarray(new)
+        right = self._torch.values[target.reference].arrays[s]
+        right = target.sign * right if target.sign < 0 else right
+        if target.is_output:
+            return found.shape == right.shape and near(right, found, target.slack)
+        return any(near(found, each, target.slack) for each in _layouts(found, right))
+
+    def _of(self, tape: Tape, members: tuple[int, ...], s: int) -> np.ndarray:
+        arrays = [tape.values[i].arrays[s] for i in members]
+        return arrays[0] if len(arrays) == 1 else np.stack(arrays)
+
+
+class Target(NamedTuple):
+    """A value of JAX's that should be one of PyTorch's, up to a slack and a sign.
+
+    `is_output`: an output must have PyTorch's shape too.
+    """
+
+    candidate: int
+    reference: int
+    slack: float
+    sign: int = 1
+    is_output: bool = False
+
+
+def _layouts(model: np.ndarray, array: np.ndarray) -> Iterator[np.ndarray]:
+    """The array in the model's shape, in each way in which its axes fit."""
+    seen: list[np.ndarray] = []
+    if array.shape == model.shape:
+        seen.append(array)
+        yield array
+    squeezed = array.squeeze()
+    wanted = tuple(n for n in model.shape if n != 1)
+    if array.size == model.size:
+        orders = permutations(range(squeezed.ndim)) if squeezed.ndim <= MAX_LAYOUTS else ()
+        found = [squeezed.transpose(order) for order in orders]
+        fitting = [each for each in found if each.shape == wanted] or [array]
+        for each in fitting:
+            laid = each.reshape(model.shape)
+            if len(seen) < MAX_LAYOUTS and not any(np.array_equal(laid, old) for old in seen):
+                seen.append(laid)
+                yield laid
+    elif array.size < model.size and array.size > 0:
+        try:
+            yield np.broadcast_to(array, model.shape)
+        except ValueError:
+            return

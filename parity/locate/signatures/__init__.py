@@ -1,0 +1,1 @@
+"""What known traps look like in numbers: one small function each, in modules by subject."""

@@ -1,0 +1,301 @@
+"""One function of a value in place of another: activations, their variants, transforms of a std."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from parity.locate.signatures.clues import Clues, Found, Pair, Signature, rich
+from parity.locate.signatures.relations import (
+    each_set,
+    is_right,
+    is_wrong,
+    recomputed,
+    telling,
+)
+
+erf = np.vectorize(math.erf, otypes=[np.float64])
+
+Function = Callable[[np.ndarray], np.ndarray]
+
+
+def softplus(x: np.ndarray) -> np.ndarray:
+    """log(1 + exp(x))"""
+    return np.logaddexp(x, 0.0)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1/(1 + exp(−x))"""
+    return np.exp(-softplus(-x))
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    """x·Φ(x)"""
+    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
+
+
+def gelu_tanh(x: np.ndarray) -> np.ndarray:
+    """½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))"""
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def log_softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    """x − log Σ exp(x)"""
+    shifted = x - x.max(axis, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+
+
+def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    """exp(x)/Σ exp(x)"""
+    return np.exp(log_softmax(x, axis))
+
+
+def tanh_log_det(x: np.ndarray) -> np.ndarray:
+    """log(1 − tanh²x) = 2(log 2 − x − softplus(−2x))"""
+    return 2 * (math.log(2) - x - softplus(-2 * x))
+
+
+GELU_PARTS: tuple[Function, ...] = (
+    gelu_tanh,
+    lambda x: 0.044715 * x**3,
+    lambda x: x + 0.044715 * x**3,
+    lambda x: math.sqrt(2 / math.pi) * (x + 0.044715 * x**3),
+    lambda x: np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+    lambda x: 1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+    lambda x: 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+)
+ACTIVATIONS: dict[str, Function] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "sigmoid": sigmoid,
+    "exp": np.exp,
+    "log": np.log,
+    "softplus": softplus,
+    "silu": lambda x: x * sigmoid(x),
+    "gelu": gelu,
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "leaky_relu(0.2)": lambda x: np.where(x > 0, x, 0.2 * x),
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "log_sigmoid": lambda x: -softplus(-x),
+    "softmax": softmax,
+    "log_softmax": log_softmax,
+    "log1p": np.log1p,
+    "expm1": np.expm1,
+    "abs": np.abs,
+    "sqrt": np.sqrt,
+    "square": np.square,
+    "exp(x/2)": lambda x: np.exp(x / 2),
+    "exp(2x)": lambda x: np.exp(2 * x),
+    "exp(-x)": lambda x: np.exp(-x),
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.round,
+    "trunc": np.trunc,
+}
+SPREADS = ("square", "sqrt", "exp", "log", "exp(x/2)", "exp(2x)")
+ROUNDINGS = ("floor", "ceil", "round", "trunc")
+SHOWN_BY = r"std|var|sigma|scale|precision"
+
+
+def gelu_variant(clues: Clues) -> Found | None:
+    """x·Φ(x) against ½·x·(1 + tanh(√(2/π)(x + 0.044715·x³)))."""
+    for right, wrong in ((gelu, gelu_tanh), (gelu_tanh, gelu)):
+        if recomputed(clues, right, wrong):
+            exact = "PyTorch" if right is gelu else "JAX"
+            return Found(f"{exact}'s is x·Φ(x), the other's the approximation by tanh", 5)
+    for pair in clues.pairs:
+        for x in clues.arrays:
+            exact = is_right(pair, each_set(gelu, x)) and telling(pair)
+            if exact and any(is_wrong(pair, each_set(part, x)) for part in GELU_PARTS):
+                return Found("PyTorch's is x·Φ(x), JAX's a term of the approximation", 5)
+    return None
+
+
+def softplus_threshold(clues: Clues) -> Found | None:
+    """softplus(x), and x itself beyond 20, against log(1 + exp(x)) everywhere."""
+    for threshold in (20.0, *(n[0] for n in clues.numbers if n[0] > 1)):
+
+        def cut(x: np.ndarray, threshold=threshold):
+            return np.where(x > threshold, x, softplus(x))
+
+        if recomputed(clues, cut, softplus):
+            return Found(f"they differ where x > {threshold:g} alone, where PyTorch's is x", 5)
+    return None
+
+
+def softmax_axis(clues: Clues) -> Found | None:
+    """exp(x)/Σ exp(x) over one axis against another."""
+    for function in (softmax, log_softmax):
+        for i in range(3):
+            for j in (-1, 0, 1, 2):
+
+                def right(x: np.ndarray, function=function, i=i):
+                    return function(x, i)
+
+                def wrong(x: np.ndarray, function=function, j=j):
+                    return function(x, j)
+
+                found = recomputed(clues, right, wrong, values=clues.arrays)
+                if found or (found := _part_of_softmax(clues, right, j)):
+                    j = j % found[1][0][0].ndim
+                    return Found(f"PyTorch's is over axis {i}, JAX's over axis {j}", 5)
+    return None
+
+
+def _part_of_softmax(clues: Clues, right: Function, j: int):
+    """JAX's maximum, exponentials or sum, where PyTorch has but one operation."""
+    if not clues.says("softmax"):
+        return None
+
+    def shifted(x: np.ndarray) -> np.ndarray:
+        return x - x.max(j, keepdims=True)
+
+    parts: tuple[Function, ...] = (
+        shifted,
+        lambda x: np.exp(shifted(x)),
+        lambda x: np.exp(shifted(x)).sum(j, keepdims=True),
+        lambda x: np.exp(shifted(x)).sum(j),
+        lambda x: x.max(j),
+        lambda x: x.max(j, keepdims=True),
+    )
+    tries = (recomputed(clues, right, part, values=clues.arrays) for part in parts)
+    return next((found for found in tries if found and _makes_a_difference(found, right, j)), None)
+
+
+def _makes_a_difference(found: tuple[Pair, tuple], right: Function, j: int) -> bool:
+    """Whether PyTorch's is not the one over JAX's axis."""
+    values = found[1][0]
+    return not any(
+        is_right(found[0], each_set(lambda x, f=f: f(x, j), values)) for f in (softmax, log_softmax)
+    )
+
+
+def log_det(clues: Clues) -> Found | None:
+    """2(log 2 − x − softplus(−2x)) against log(1 − tanh²x + ε), each entry or summed."""
+    for summed in (False, True) if clues.support("tanh|log|squash") else ():
+        for sign in (1, -1):
+            for epsilon in (1e-6, 1e-7, 1e-8, 1e-5, 1e-4, 1e-3, 1e-12):
+
+                def finish(x: np.ndarray, summed=summed, sign=sign):
+                    return sign * (x.sum(-1) if summed else x)
+
+                def exact(x: np.ndarray, finish=finish):
+                    return finish(tanh_log_det(x))
+
+                def naive(x: np.ndarray, finish=finish, epsilon=epsilon):
+                    return finish(np.log(1 - np.tanh(x) ** 2 + epsilon))
+
+                def of_squashed(y: np.ndarray, finish=finish, epsilon=epsilon):
+                    return finish(np.log(1 - y**2 + epsilon))
+
+                def of_squashed_exact(y: np.ndarray, finish=finish):
+                    return finish(np.log(1 - y**2))
+
+                forms = ((exact, naive), (of_squashed_exact, of_squashed))
+                for right, wrong in (*forms, *((w, r) for r, w in forms)):
+                    if recomputed(clues, right, wrong, values=clues.arrays):
+                        return Found(f"one has {epsilon:g} inside the logarithm, one nothing", 5)
+    return None
+
+
+def transformed_spread(clues: Clues) -> Found | None:
+    """One is the other's square, root, exponential or logarithm, and it is a std or var."""
+    if not clues.says(SHOWN_BY):
+        return None
+    for pair in clues.main:
+        found = _one_of_the_other(pair, SPREADS) or _another_of(clues, pair, SPREADS)
+        if found:
+            return Found(found, 8)
+    return None
+
+
+def activation(clues: Clues) -> Found | None:
+    """y = f(x) against x, x against f(x), or f(x) against g(x)."""
+    names = [name for name in ACTIVATIONS if name not in ROUNDINGS]
+    for pair in clues.main:
+        both = _another_of(clues, pair, names) or _one_of_the_other(pair, names, clues)
+        if both:
+            return Found(both, 6 if clues.support(r"tanh|relu|sigm|exp|log|soft|elu|sq|pow") else 4)
+    return None
+
+
+def rounding_to_integers(clues: Clues) -> Found | None:
+    """floor(x) against ceil, round or trunc."""
+    for pair in clues.main:
+        if found := _another_of(clues, pair, ROUNDINGS) or _one_of_the_other(pair, ROUNDINGS):
+            return Found(found, 5)
+    return None
+
+
+def _one_of_the_other(pair: Pair, names, clues: Clues | None = None) -> str:
+    if not (rich(pair.right) and rich(pair.wrong)):
+        return ""
+    fits = []
+    for name in names:
+        function = ACTIVATIONS[name]
+        if is_right(pair, each_set(function, pair.wrong)):
+            fits.append((name, f"PyTorch's is {name} of JAX's", pair.reference))
+        if is_wrong(pair, each_set(function, pair.right)):
+            fits.append((name, f"JAX's is {name} of PyTorch's", pair.candidate))
+    if not fits:
+        return ""
+    # log and exp undo each other: what is named in the operation is what was done.
+    named = [text for name, text, seen in fits if name.split("(")[0] in f"{seen.op} {seen.code}"]
+    return (named or [text for _, text, _ in fits])[0]
+
+
+def _another_of(clues: Clues, pair: Pair, names) -> str:
+    for x in clues.values:
+        made = {name: [*each_set(ACTIVATIONS[name], x)] for name in names} if telling(pair) else {}
+        right = [name for name in names if made and is_right(pair, made[name])]
+        wrong = [name for name in names if made and is_wrong(pair, made[name])]
+        if right and wrong and not {*right} & {*wrong}:
+            return f"PyTorch's is {right[0]}(x), JAX's {wrong[0]}(x)"
+    return ""
+
+
+SIGNATURES = (
+    Signature(
+        "E01",
+        "GELU: exact in PyTorch, approximated by tanh in JAX",
+        "jax.nn.gelu(x, approximate=False), or F.gelu(x, approximate='tanh')",
+        gelu_variant,
+    ),
+    Signature(
+        "E02",
+        "softplus: PyTorch returns x beyond 20, JAX is exact",
+        "F.softplus(x, threshold=50), or jnp.where(x > 20, x, jax.nn.softplus(x))",
+        softplus_threshold,
+    ),
+    Signature(
+        "E03",
+        "softmax over another axis",
+        "F.softmax(x, dim=-1) and jax.nn.softmax(x, axis=-1): always name the axis",
+        softmax_axis,
+    ),
+    Signature(
+        "C05",
+        "the log-determinant of tanh: log(1 - tanh² + eps) saturates",
+        "2 * (math.log(2) - x - softplus(-2 * x)) on both sides",
+        log_det,
+    ),
+    Signature(
+        "R12",
+        "std, variance and their logarithms are taken for one another",
+        "pass the same: std = exp(log_std) = sqrt(var) = exp(log_var / 2)",
+        transformed_spread,
+    ),
+    Signature(
+        "R11",
+        "another activation or elementwise function, or one left out",
+        "apply the same function on both sides",
+        activation,
+    ),
+    Signature(
+        "R26",
+        "another rounding to whole numbers",
+        "torch.floor <-> jnp.floor, torch.round <-> jnp.round, int() <-> jnp.trunc",
+        rounding_to_integers,
+    ),
+)
