@@ -4,6 +4,10 @@ from . import sides as sides
 from . import strategies as strategies
 from . import tolerance as tolerance
 from .checks import check as check
+from .locate import Cause as Cause
+from .locate import Divergence as Divergence
+from .locate import Location as Location
+from .locate import first_divergence as first_divergence
 from .pipeline import check_pipeline as check_pipeline
 from .preflight import Preflight as Preflight
 from .preflight import preflight as preflight

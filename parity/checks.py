@@ -13,19 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from parity import cases, hints, modules, repro, sides
-from parity.arrays import is_number, outputs_of
-from parity.inputs import Inputs, require_known
-from parity.repeats import repeatable
+from parity import cases, hints, repro, sides
+from parity.arrays import is_number
+from parity.inputs import require_known
+from parity.locate import where
+from parity.prepared import prepared
 from parity.report import Report
-from parity.signatures import (
-    called,
-    explained,
-    require_accepted,
-    require_callable,
-    require_inputs,
-)
-from pgcore.errors import require
+from parity.signatures import called, require_accepted, require_callable
 
 
 def check(
@@ -71,7 +65,8 @@ def check(
         name: What the report calls it; by default the candidate's name.
 
     Returns:
-        A report; its `assert_ok()` raises if anything parted. A candidate that runs eagerly but
+        A report; its `assert_ok()` raises if anything parted, with the lines at which the two part
+        (`first_divergence`). A candidate that runs eagerly but
         can't be jitted or vmapped has parted.
 
     Raises:
@@ -81,31 +76,12 @@ def check(
             is on the wrong side, or lacks a weight or has one too many.
     """
     functions = {"reference": reference, "candidate": candidate, "oracle": oracle}
-    for role, function in functions.items():
-        require_callable(role, function, optional=role == "oracle")
-    modules.require_sides(reference, candidate)
-    require_inputs(inputs, reference)
-    inputs = modules.with_params(reference, candidate, inputs)
-    given = Inputs(inputs)
-    moving = given.differentiated(wrt, modules.held_buffers(reference, inputs))
-    as_called = modules.reference_function(reference)
-    require_accepted("reference", as_called, [*inputs])
+    require_callable("oracle", oracle, optional=True)
+    ready = prepared(reference, candidate, inputs, wrt=wrt, rename=rename, kinds=kinds)
+    given, moving, in_torch, in_jax, returned, outputs, of_module = ready
     if oracle is not None:
-        require_accepted("oracle", oracle, [*inputs])
-    in_torch = given.call(explained("reference", as_called, inputs))
-    side = cases.of_reference(sides.torch_values(in_torch), given.notes)
-    returned = repeatable(side, "reference")(given.arrays)
-    outputs = outputs_of(returned)
-    require(
-        len(outputs) > 0, "what the reference returns", "nothing", "an array, or a nest of them"
-    )
+        require_accepted("oracle", oracle, [*given.tree])
     require_known("expect_nonfinite", expect_nonfinite, outputs)
-    own, names = modules.divided(reference, candidate, inputs, rename or {}, outputs)
-    as_function = modules.candidate_function(
-        reference, candidate, inputs.get(modules.PARAMS, {}), names, kinds
-    )
-    theirs = [own.get(input_name, input_name) for input_name in inputs]
-    in_jax = given.call_renamed(explained("candidate", as_function, theirs), own)
     values = cases.Values(in_torch, in_jax, given.arrays, expect_nonfinite=expect_nonfinite)
     comparisons = [
         values.eager(None if oracle is None else given.call(oracle)),
@@ -118,7 +94,7 @@ def check(
         and leaf not in expect_nonfinite
         and not is_number(returned[leaf])
     }
-    notes = [*given.notes, *modules.notes(reference, inputs), *hints.plain_numbers(returned)]
+    notes = [*given.notes, *of_module, *hints.plain_numbers(returned)]
     notes += hints.expect_nonfinite(hints.both_nonfinite(comparisons))
     if judged and moving:
         torch_part, jax_part = _only(in_torch, judged), _only(in_jax, judged)
@@ -135,7 +111,11 @@ def check(
         "expect_nonfinite": [*expect_nonfinite],
     }
     return Report(
-        title, comparisons, notes, lambda: repro.script(title, functions, given.tree, options)
+        title,
+        comparisons,
+        notes,
+        lambda: repro.script(title, functions, given.tree, options),
+        lambda: where.text(ready, candidate),
     )
 
 

@@ -22,12 +22,14 @@ class Report(NamedTuple):
         comparisons: One for each stage and way of running it.
         notes: What a reader should know beside them: that inputs were rounded, say.
         script: Makes a program that repeats the check, where there is one.
+        where: Says on which lines the two part, where that can be looked for: it takes seconds.
     """
 
     name: str
     comparisons: list[Comparison]
     notes: list[str]
     script: Callable[[], str] | None = None
+    where: Callable[[], str] | None = None
 
     @property
     def ok(self) -> bool:
@@ -45,6 +47,11 @@ class Report(NamedTuple):
             raise AssertionError(str(self))
 
     def __str__(self) -> str:
+        found = "" if self.ok or self.where is None else self.where()
+        return f"{self.summary()}\n{found}" if found else self.summary()
+
+    def summary(self) -> str:
+        """The report's text without the lines at which the two part."""
         lines = [f"{self.name}: {'the same' if self.ok else 'NOT the same'}"]
         lines += [f"  {note}" for note in [*_summary(self.comparisons), *self.notes]]
         if self.failures:

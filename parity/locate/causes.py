@@ -20,10 +20,13 @@ from parity.locate.signatures import (
     kernels,
     layouts,
     masks,
+    nonfinite,
     normalisations,
+    operands,
     reductions,
     returns,
     slopes,
+    softmaxes,
     spread,
     stops,
     terms,
@@ -34,8 +37,10 @@ MODULES = (
     spread,
     normalisations,
     functions,
+    softmaxes,
     slopes,
     stops,
+    nonfinite,
     masks,
     kernels,
     convolutions,
@@ -46,13 +51,14 @@ MODULES = (
     terms,
     reductions,
     factors,
+    operands,
 )
 SIGNATURES: tuple[Signature, ...] = tuple(s for module in MODULES for s in module.SIGNATURES)
 MOST = 3
 """Causes that are named at most."""
 CATALOGUED = 6
 """What a trap of the catalogue has over a mistake that anybody could make."""
-BEHIND = 8
+BEHIND = 4
 """How far behind the first another cause may be and still be named."""
 
 

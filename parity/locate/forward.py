@@ -204,13 +204,23 @@ class Forward:
 
     def _shared(self, leaves: Collection[int]) -> int | None:
         """The last value that is wrong, or says nothing, on the way to each of several."""
-        common = set.intersection(*(self.jax.ancestors([each]) for each in leaves))
+        common = set.intersection(*(self._apart(each, leaves) for each in leaves))
         plain = {
             i for i in common
             if self.jax.values[i].is_plain and self.jax.values[i].marks and i not in self.targets
         }
         wrong = {i for i in common if not self.has_partner(i)}
         return max(wrong or plain, default=None)
+
+    def _apart(self, index: int, leaves: Collection[int]) -> set[int]:
+        """What a value was made of, but not through the other wrong ones."""
+        found, open_ = {index}, [index]
+        while open_:
+            for parent in self.jax.values[open_.pop()].parents:
+                if parent not in found and parent not in leaves:
+                    found.add(parent)
+                    open_.append(parent)
+        return found
 
     @cached_property
     def _in_turn(self) -> list[tuple[int, ...]]:

@@ -17,18 +17,20 @@ from parity.names import Arrays, flat, nested
 
 CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "remat2", "custom_lin")
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
-OFTEN = 8
-"""Derivatives of a step that runs so often, a loop's, are compiled."""
 
 
 class Step(NamedTuple):
-    """One primitive as it ran: what it is, and where its operands and results are."""
+    """One primitive as it ran: what it is, and where its operands and results are.
+
+    `back`, of what a loop takes and gives, takes its result's slope to its operands'.
+    """
 
     call: Callable[..., Any]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     name: str
     equation: Any = None
+    back: Callable[[np.ndarray], list[np.ndarray]] | None = None
 
 
 class Program:
@@ -157,6 +159,7 @@ class Program:
                 iteration,
                 marks,
                 scope,
+                back=list,
             )[0]
             for i, shape in enumerate(shapes)
         ]
@@ -194,6 +197,7 @@ class Program:
         scope: str,
         *,
         equation: Any = None,
+        back: Callable[[np.ndarray], list[np.ndarray]] | None = None,
     ) -> list[int]:
         arrays = [self.values[each] for each in operands]
         returned = call(*arrays)
@@ -209,7 +213,7 @@ class Program:
             key: Key = (path, i, iteration)
             entry = Entry(key, name, parents, _numpy(output), numbers, marks, _module(scope))
             places.append(self._new(output, entry))
-        step = Step(call, tuple(operands), tuple(places), name, equation)
+        step = Step(call, tuple(operands), tuple(places), name, equation, back)
         self.steps.append(step)
         return places
 
@@ -305,6 +309,15 @@ def _module(scope: str) -> str:
 
 def _picked(turn: int) -> Callable[[Any], Any]:
     return lambda sequence: sequence[turn]
+
+
+def _put(turn: int, sequence: Any) -> Callable[[np.ndarray], list[np.ndarray]]:
+    def back(slope: np.ndarray) -> list[np.ndarray]:
+        found = np.zeros(sequence.shape)
+        found[turn] = slope
+        return [found]
+
+    return back
 
 
 def _stacked(shape: Any) -> Callable[..., Any]:

@@ -135,15 +135,24 @@ def location(mark: Mark, *, module: str = "", iteration: int | None = None) -> L
     return Location(file, where.line, code, column, end_column, function, module, iteration)
 
 
+def is_own(code: CodeType) -> bool:
+    """Whether code is a person's."""
+    return _owner(code.co_filename) == "person"
+
+
+def line_of(code: CodeType, line: int) -> Location:
+    """A line of a function as a place."""
+    text = linecache.getline(code.co_filename, line).strip()
+    return Location(code.co_filename, line, text, function=code.co_qualname)
+
+
 def return_of(code: CodeType) -> Location | None:
     """The last `return` of the function with this code."""
     node = _function(code)
     returns = [each for each in ast.walk(node) if isinstance(each, ast.Return)] if node else []
     if not returns:
         return None
-    line = max(each.lineno for each in returns)
-    text = linecache.getline(code.co_filename, line).strip()
-    return Location(code.co_filename, line, text, function=code.co_qualname)
+    return line_of(code, max(each.lineno for each in returns))
 
 
 def _function(code: CodeType) -> ast.FunctionDef | None:

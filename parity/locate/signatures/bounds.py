@@ -65,11 +65,12 @@ def _are_plausible(clues: Clues, bounds: list[float], narrow: Arrays) -> bool:
 def other_bounds(clues: Clues) -> Found | None:
     """clip(x, lo, hi) against clip(x, lo', hi'), the bounds being the extremes of the two."""
     for pair in clues.main if clues.support("clip|clamp|max|min") else ():
-        for x in clues.arrays if telling(pair) else ():
+        filled = all(v.size for v in (*pair.right, *pair.wrong))
+        for x in clues.arrays if filled and telling(pair) else ():
             edges = []
             for values, fits in ((pair.right, is_right), (pair.wrong, is_wrong)):
-                low = min(float(v.min(initial=0)) for v in values)
-                high = max(float(v.max(initial=0)) for v in values)
+                low = min(float(v.min()) for v in values)
+                high = max(float(v.max()) for v in values)
                 made = each_set(lambda a, low=low, high=high: np.clip(a, low, high), x)
                 edges.append((low, high) if fits(pair, made) else None)
             if edges[0] and edges[1] and edges[0] != edges[1]:

@@ -39,6 +39,7 @@ class Clues(NamedTuple):
     Attributes:
         evidence: What it was made from.
         main: The pair to explain; several if the reference is not known, one for each guess.
+        handed: What should be there, and operands of the candidate: what it went on with.
         pairs: These and pairs of the values nearby.
         arrays: Values at hand with an axis or more, nearest first.
         scalars: Values at hand without axes.
@@ -49,6 +50,7 @@ class Clues(NamedTuple):
 
     evidence: Evidence
     main: tuple[Pair, ...]
+    handed: tuple[Pair, ...]
     pairs: tuple[Pair, ...]
     arrays: tuple[Arrays, ...]
     scalars: tuple[Arrays, ...]
@@ -119,7 +121,15 @@ def laid_out(evidence: Evidence) -> Clues:
     finite = tuple(n for n in numbers if len(n) == num_sets and np.isfinite(n).all())
     text, around = (" ".join(f"{s.op} {s.code}" for s in each).lower() for each in (seen, nearby))
     return Clues(
-        evidence, tuple(main), (*main, *near), tuple(arrays), tuple(scalars), finite, text, around
+        evidence=evidence,
+        main=tuple(main),
+        handed=tuple(_handed(main)),
+        pairs=(*main, *near),
+        arrays=tuple(arrays),
+        scalars=tuple(scalars),
+        numbers=finite,
+        text=text,
+        around=around,
     )
 
 
@@ -127,6 +137,13 @@ def rich(values: Arrays) -> bool:
     """Whether there are two numbers other than 0, 1 and −1 among these."""
     found = np.unique(np.concatenate([a[np.isfinite(a)].ravel() for a in values]))
     return int((~np.isin(found, (0.0, 1.0, -1.0))).sum()) >= 2
+
+
+def _handed(main: Sequence[Pair]) -> Iterator[Pair]:
+    for pair in main[:1]:
+        for operand in pair.candidate.operands:
+            if len(operand) == len(pair.right) and all(np.ndim(a) for a in operand):
+                yield _pair(pair.reference, pair.candidate._replace(values=operand))
 
 
 def lengths(clues: Clues) -> Iterator[tuple[tuple[int, ...], str]]:

@@ -145,7 +145,7 @@ def mean_against_sum(clues: Clues) -> Found | None:
 
 def root_of_length(clues: Clues) -> Found | None:
     """x against x/√n."""
-    for pair in clues.main:
+    for pair in (*clues.main, *clues.handed):
         k = factors(pair)
         if k is None or all(near(x, 1) for x in k):
             continue

@@ -104,10 +104,12 @@ def gelu_variant(clues: Clues) -> Found | None:
         if recomputed(clues, right, wrong):
             exact = "PyTorch" if right is gelu else "JAX"
             return Found(f"{exact}'s is x·Φ(x), the other's the approximation by tanh", 5)
-    for pair in clues.pairs:
-        for x in clues.arrays:
-            exact = is_right(pair, each_set(gelu, x)) and telling(pair)
-            if exact and any(is_wrong(pair, each_set(part, x)) for part in GELU_PARTS):
+    for x in clues.arrays:
+        exact = [*each_set(gelu, x)]
+        for pair in clues.pairs:
+            if not (telling(pair) and is_right(pair, exact)):
+                continue
+            if any(is_wrong(pair, each_set(part, x)) for part in GELU_PARTS):
                 return Found("PyTorch's is x·Φ(x), JAX's a term of the approximation", 5)
     return None
 
@@ -122,53 +124,6 @@ def softplus_threshold(clues: Clues) -> Found | None:
         if recomputed(clues, cut, softplus):
             return Found(f"they differ where x > {threshold:g} alone, where PyTorch's is x", 5)
     return None
-
-
-def softmax_axis(clues: Clues) -> Found | None:
-    """exp(x)/Σ exp(x) over one axis against another."""
-    for function in (softmax, log_softmax):
-        for i in range(3):
-            for j in (-1, 0, 1, 2):
-
-                def right(x: np.ndarray, function=function, i=i):
-                    return function(x, i)
-
-                def wrong(x: np.ndarray, function=function, j=j):
-                    return function(x, j)
-
-                found = recomputed(clues, right, wrong, values=clues.arrays)
-                if found or (found := _part_of_softmax(clues, right, j)):
-                    j = j % found[1][0][0].ndim
-                    return Found(f"PyTorch's is over axis {i}, JAX's over axis {j}", 5)
-    return None
-
-
-def _part_of_softmax(clues: Clues, right: Function, j: int):
-    """JAX's maximum, exponentials or sum, where PyTorch has but one operation."""
-    if not clues.says("softmax"):
-        return None
-
-    def shifted(x: np.ndarray) -> np.ndarray:
-        return x - x.max(j, keepdims=True)
-
-    parts: tuple[Function, ...] = (
-        shifted,
-        lambda x: np.exp(shifted(x)),
-        lambda x: np.exp(shifted(x)).sum(j, keepdims=True),
-        lambda x: np.exp(shifted(x)).sum(j),
-        lambda x: x.max(j),
-        lambda x: x.max(j, keepdims=True),
-    )
-    tries = (recomputed(clues, right, part, values=clues.arrays) for part in parts)
-    return next((found for found in tries if found and _makes_a_difference(found, right, j)), None)
-
-
-def _makes_a_difference(found: tuple[Pair, tuple], right: Function, j: int) -> bool:
-    """Whether PyTorch's is not the one over JAX's axis."""
-    values = found[1][0]
-    return not any(
-        is_right(found[0], each_set(lambda x, f=f: f(x, j), values)) for f in (softmax, log_softmax)
-    )
 
 
 def log_det(clues: Clues) -> Found | None:
@@ -248,10 +203,11 @@ def _one_of_the_other(pair: Pair, names, clues: Clues | None = None) -> str:
 def _another_of(clues: Clues, pair: Pair, names) -> str:
     for x in clues.values:
         made = {name: [*each_set(ACTIVATIONS[name], x)] for name in names} if telling(pair) else {}
-        right = [name for name in names if made and is_right(pair, made[name])]
-        wrong = [name for name in names if made and is_wrong(pair, made[name])]
+        made = {name: y for name, y in made.items() if not all(map(np.array_equal, y, x))}
+        right = [name for name in made if is_right(pair, made[name])]
+        wrong = [name for name in made if is_wrong(pair, made[name])]
         if right and wrong and not {*right} & {*wrong}:
-            return f"PyTorch's is {right[0]}(x), JAX's {wrong[0]}(x)"
+            return f"PyTorch's is {right[0]} of x, JAX's {wrong[0]} of x"
     return ""
 
 
@@ -267,12 +223,6 @@ SIGNATURES = (
         "softplus: PyTorch returns x beyond 20, JAX is exact",
         "F.softplus(x, threshold=50), or jnp.where(x > 20, x, jax.nn.softplus(x))",
         softplus_threshold,
-    ),
-    Signature(
-        "E03",
-        "softmax over another axis",
-        "F.softmax(x, dim=-1) and jax.nn.softmax(x, axis=-1): always name the axis",
-        softmax_axis,
     ),
     Signature(
         "C05",

@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 
+from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature, rich
 from parity.locate.signatures.relations import (
     each_set,
@@ -25,7 +26,7 @@ def varied(pair: Pair) -> bool:
 
 def shifted(clues: Clues) -> Found | None:
     """wₜ = rₜ₊ₖ along an axis, k of 1 to 3, or one begins k later than the other."""
-    for pair in clues.main:
+    for pair in (*clues.main, *clues.handed):
         if not telling(pair):
             continue
         for axis, steps in product(range(min(r.ndim for r in pair.right)), (1, -1, 2, -2, 3, -3)):
@@ -61,7 +62,7 @@ def _is_shifted(
 
 def reversed_axis(clues: Clues) -> Found | None:
     """wₜ = r₋ₜ along an axis."""
-    for pair in clues.main:
+    for pair in (*clues.main, *clues.handed):
         for axis in range(min(r.ndim for r in pair.right)) if varied(pair) else ():
             if is_wrong(pair, (np.flip(r, axis) for r in pair.right)):
                 return Found(f"JAX's is PyTorch's reversed along axis {axis}", 7)
@@ -119,6 +120,9 @@ def outer(clues: Clues) -> Found | None:
         lambda a, b: np.abs(a - b),
         np.subtract,
     )
+    for pair, a, b in product(clues.main, columns, columns):
+        if _is_outer(pair, a, b):
+            return Found(f"JAX's has the shape {pair.wrong[0].shape} of all pairs (i, j)", 6)
     for pair in clues.main:
         for a, b, form, total in product(columns, columns, forms, (np.mean, np.sum)):
             if a is b:
@@ -135,6 +139,20 @@ def outer(clues: Clues) -> Found | None:
                 if explains(pair, rights, (sign * w for w in each_set(wrong, a, b))):
                     return Found("PyTorch's is of the pairs (i, i), JAX's of all (i, j)", 8)
     return None
+
+
+def _is_outer(pair: Pair, a: Arrays, b: Arrays) -> bool:
+    """Whether JAX's is of (n, 1) and (n,) where PyTorch's has n entries."""
+    sets = zip(pair.right, pair.wrong, a, b, strict=True)
+    if not telling(pair) or any(
+        not w.shape == (r.size, r.size) == (len(x), y.size) or x.ndim != 2 or y.ndim != 1
+        for r, w, x, y in sets
+    ):
+        return False
+    forms = (np.subtract, np.multiply, np.add, np.divide)
+    return any(is_wrong(pair, each_set(form, a, b)) for form in forms) or any(
+        is_wrong(pair, each_set(form, b, a)) for form in forms
+    )
 
 
 def _is_diagonal(right: np.ndarray, wrong: np.ndarray) -> bool:

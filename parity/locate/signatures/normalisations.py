@@ -37,11 +37,11 @@ def normalisation_epsilon(clues: Clues) -> Found | None:
         made = {id(p.reference): p.right[0] for p in pairs if p.right[0].shape == z.shape}
         affine = {key for key, value in made.items() if _looks_affine(value, z, axes)}
         for pair, wrong in product(pairs if affine else (), epsilons):
-            if id(pair.reference) in affine and right != wrong:
-                if _is_affine(pair, x, axes, right, wrong):
-                    return Found(
-                        f"PyTorch's has epsilon {right:g}, JAX's {wrong:g}, inside the root", 5
-                    )
+            fits = id(pair.reference) in affine and right != wrong
+            if fits and _is_affine(pair, x, axes, right, wrong):
+                return Found(
+                    f"PyTorch's has epsilon {right:g}, JAX's {wrong:g}, inside the root", 5
+                )
     return None
 
 
@@ -52,8 +52,10 @@ def _channel(axes: tuple[int, ...]) -> int:
 
 def _looks_affine(value: np.ndarray, z: np.ndarray, axes: tuple[int, ...]) -> bool:
     """Whether a value is nearly w·z + b, which most are not."""
-    if value.ndim < 2 or not np.isfinite(value).all():
-        return value.ndim == 1
+    if not np.isfinite(value).all():
+        return False
+    if value.ndim < 2:
+        return bool((np.abs(value - z) <= 1e-2 * np.abs(value).max()).all())
     v, u = (
         np.moveaxis(a, _channel(axes), -1).reshape(-1, a.shape[_channel(axes)]) for a in (value, z)
     )

@@ -123,6 +123,9 @@ def scan(clues: Clues) -> Found | None:
                 made[name, axis, "backward"] = tuple(
                     np.flip(function(np.flip(a, axis), axis=axis), axis) for a in x
                 )
+                made[name, axis, "of the reversed"] = tuple(
+                    function(np.flip(a, axis), axis=axis) for a in x
+                )
             right = [key for key, value in made.items() if is_right(pair, value)]
             wrong = [key for key, value in made.items() if is_wrong(pair, value)]
             if right and wrong and not {*right} & {*wrong}:
@@ -158,7 +161,8 @@ def pairing(clues: Clues) -> Found | None:
                 return Found(text, 7, REMAINDER[1], *REMAINDER[::2])
             if other and not {*right} & {*other}:
                 text = f"PyTorch's is {right[0]}(a, b), JAX's {other[0]}(a, b)"
-                return Found(text, 5, OPERATION[1], *OPERATION[::2])
+                which = SIGN if {right[0], other[0]} == {"add", "sub"} else OPERATION
+                return Found(text, 5, which[1], *which[::2])
     return None
 
 
@@ -167,6 +171,7 @@ REMAINDER = (
     "torch.remainder <-> jnp.remainder, torch.fmod <-> jnp.fmod",
     "the remainder takes the sign of the other operand",
 )
+SIGN = ("R04", "a + b on both sides, or a - b on both", "a term's sign is turned")
 OPERATION = ("R37", "use the same operation on both sides", "another operation of two operands")
 
 

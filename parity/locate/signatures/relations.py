@@ -22,6 +22,10 @@ def same(ours: Any, theirs: np.ndarray, tolerance: float) -> bool:
     ours = np.asarray(ours, np.float64)
     if ours.shape != theirs.shape or not ours.size:
         return False
+    if theirs.size > 64:  # most that differ do so from the start
+        few = np.abs(ours.ravel()[:8] - theirs.ravel()[:8])
+        if (few > tolerance).any():
+            return False
     finite = np.isfinite(theirs)
     if finite.all():
         return bool((np.abs(ours - theirs) <= tolerance).all())

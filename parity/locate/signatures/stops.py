@@ -1,5 +1,6 @@
 """Slopes that one side holds back: samples that move, detached values, probabilities' sums."""
 
+import re
 from itertools import product
 
 import numpy as np
@@ -8,6 +9,7 @@ from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature
 from parity.locate.signatures.relations import all_near, factors, is_wrong, telling
 
+NOISE = r"noise|\beps\b|sample|randn|random|action"
 SAMPLED = r"log_?prob|normal|gauss|log_std|sigma|sample|noise"
 
 
@@ -61,8 +63,27 @@ def not_stopped(clues: Clues) -> Found | None:
     for pair in _known(clues):
         if _vanished(pair.right, pair.wrong):
             detached = clues.support("detach|no_grad")
+            if clues.says(NOISE):
+                return Found("PyTorch's slope is zero or none, JAX's is not", 6, *SAMPLE)
             return Found("PyTorch's slope is zero or none, JAX's is not", 5 + detached)
     return None
+
+
+def stopped_by_name(clues: Clues) -> Found | None:
+    """The value whose slopes part is handed on by `.detach()`, or by `stop_gradient`, alone."""
+    for pair in _known(clues):
+        ours, theirs = pair.candidate, pair.reference
+        finite = all(np.isfinite(v).all() for v in (*pair.right, *pair.wrong))
+        if finite and "detach" in theirs.op and "stop_gradient" not in ours.op + ours.code:
+            return Found("PyTorch's value goes through .detach() there, JAX's does not", 5)
+        if finite and "stop_gradient" in ours.op and not re.search(HELD, theirs.op + theirs.code):
+            text = "JAX's value goes through stop_gradient there, PyTorch's through no .detach()"
+            return Found(text, 5, "no stop_gradient where PyTorch has no .detach()", *HELD_BACK)
+    return None
+
+
+HELD = "detach|no_grad"
+HELD_BACK = ("R20", "a slope is stopped in JAX alone")
 
 
 def other_slope_added(clues: Clues) -> Found | None:
@@ -78,7 +99,19 @@ def other_slope_added(clues: Clues) -> Found | None:
     return None
 
 
+SAMPLE = (
+    "jax.lax.stop_gradient(mu + sigma * noise) before log_prob; torch .sample()",
+    "C04",
+    "a sample that moves with its parameters: PyTorch stops its slope",
+)
+
 SIGNATURES = (
+    Signature(
+        "R21",
+        "a slope that PyTorch stops and JAX does not",
+        "jax.lax.stop_gradient(x) where PyTorch has x.detach()",
+        stopped_by_name,
+    ),
     Signature(
         "C01",
         "Categorical(probs) normalises: log p has a further slope -1/sum",

@@ -189,7 +189,8 @@ def _multiple(difference: Arrays, m: Arrays, pair: Pair) -> float | None:
 def _known(clues: Clues, c: float) -> bool:
     numbers = [n[0] for n in clues.numbers if len({*n}) == 1]
     trivial = (0.0, 1.0)
-    return any(x not in trivial and (near(c, abs(x)) or near(c, abs(1 - x))) for x in numbers)
+    alone = any(x not in trivial and (near(c, abs(x)) or near(c, abs(1 - x))) for x in numbers)
+    return alone or any(x < y and near(c, y - x) for x in numbers for y in numbers)
 
 
 SIGNATURES = (

@@ -1,0 +1,204 @@
+"""`first_divergence`: the source lines at which a PyTorch and a JAX computation first part."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parity.locate.causes import likely_causes
+from parity.locate.evidence import Cause, Evidence, Seen
+from parity.locate.matching import Partners
+from parity.locate.page import compiled_like
+from parity.locate.places import (
+    Location,
+    constants,
+    defaults,
+    line_of,
+    names_at,
+    numbers_at,
+    of_callable,
+)
+from parity.locate.search import Searched, search
+from parity.locate.tape import Tape, Value
+from parity.prepared import Prepared, prepared
+
+NEAREST = 24
+"""Values beside those that part that the signatures of traps look at, of each kind."""
+
+
+class Divergence(NamedTuple):
+    """Where two computations part.
+
+    Attributes:
+        phase: `"forward"` if a value differs, `"backward"` if only slopes do.
+        reference: The line in PyTorch's code.
+        candidate: The line in JAX's code, which is to blame.
+        last_agreement: The last lines that agree, PyTorch's and JAX's; `None` if none does.
+        causes: The traps that explain the numbers, likeliest first; empty if none is known.
+        values: Where both have a value there: its index, PyTorch's number and JAX's.
+    """
+
+    phase: str
+    reference: Location
+    candidate: Location
+    last_agreement: tuple[Location, Location] | None
+    causes: list[Cause]
+    values: tuple[tuple[int, ...], float, float] | None = None
+
+    def __str__(self) -> str:
+        return compiled_like(self)
+
+
+def first_divergence(
+    reference: Callable[..., Any],
+    candidate: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    *,
+    wrt: Collection[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | str | None = None,
+) -> Divergence | None:
+    """The first lines, on both sides, at which a PyTorch and a JAX computation part.
+
+    Both run in float64 on three input sets, the given one and two near it, and every intermediate
+    value is recorded with its line, through jit, vmap, scan, while, cond and custom derivatives.
+    Values are matched by their numbers, whatever their layout: what is computed in another but
+    equivalent way is not blamed. Where all values agree, the slopes of the outputs that PyTorch can
+    differentiate are compared likewise.
+
+    Args:
+        reference: The PyTorch callable or `torch.nn.Module`, taken to be right.
+        candidate: The JAX callable or Flax module (Linen or NNX), which is searched.
+        inputs: As those of `parity.check`.
+        wrt: The inputs to differentiate in, as those of `parity.check`.
+        rename: As that of `parity.check`.
+        kinds: As those of `parity.check`.
+
+    Returns:
+        The lines, with their values and likely causes; `None` if nothing parts in float64.
+
+    Raises:
+        UsageError: As `parity.check`, of which this takes the same arguments.
+    """
+    ready = prepared(reference, candidate, inputs, wrt=wrt, rename=rename, kinds=kinds)
+    return divergence_of(ready, candidate, reference)
+
+
+def divergence_of(
+    ready: Prepared, candidate: Callable[..., Any], reference: Callable[..., Any] | None = None
+) -> Divergence | None:
+    """The same of two sides that are ready to run."""
+    found = search(ready.in_torch, ready.in_jax, ready.given.arrays, ready.moving)
+    if found is None:
+        return None
+    blame = found.blame
+    torch, jax = found.partners.torch, found.partners.jax
+    fallback = of_callable(candidate), of_callable(reference or ready.in_torch)
+    if blame is None:
+        return Divergence(found.phase, fallback[1], fallback[0], None, [])
+    ours = jax.values[blame.candidate]
+    theirs = None if blame.reference is None else torch.values[blame.reference]
+    depth = getattr(blame, "depth", 0)
+    place = blame.place
+    if place is None and found.phase == "forward" and depth == 0:
+        place = _number_given(ours, theirs)
+    if place is None:
+        place = ours.place_at(depth) if ours.marks else fallback[0]
+    other = theirs.place if theirs is not None and theirs.marks else fallback[1]
+    evidence = _evidence(found)
+    return Divergence(
+        found.phase,
+        other or fallback[1],
+        place,
+        _agreement(found.partners, blame.candidate),
+        likely_causes(evidence),
+        _apart(evidence),
+    )
+
+
+def _number_given(ours: Value, theirs: Value | None) -> Location | None:
+    """Where a number that only JAX's operation was given is written, if not on its own line."""
+    other = set() if theirs is None else {*theirs.numbers}
+    for number in ours.numbers:
+        alike = {number, -number}
+        if number in (0.0, 1.0) or alike & other or not ours.marks:
+            continue
+        if alike & numbers_at(ours.marks[0]):
+            return None
+        for parameter, value, line in defaults(ours.marks[0]):
+            if value in alike and parameter in names_at(ours.marks[0]):
+                return line_of(ours.marks[0][0], line)
+        for name, value, line in constants(ours.marks[0][0].co_filename):
+            if value in alike and name in names_at(ours.marks[0]):
+                return line_of(ours.marks[0][0], line)._replace(function="")
+        for depth in range(1, len(ours.marks)):
+            if alike & numbers_at(ours.marks[depth]):
+                return ours.place_at(depth)
+    return None
+
+
+def _agreement(partners: Partners, index: int) -> tuple[Location, Location] | None:
+    """The last lines before a value that compute what both sides have."""
+    leading = sorted(partners.jax.ancestors([index]) - {index}, reverse=True)
+    for each in leading:
+        ours = partners.jax.values[each]
+        if not ours.marks or ours.place is None:
+            continue
+        for theirs in partners.of_jax.get(each, ()):
+            place = partners.torch.values[theirs[0]].place
+            if place is not None:
+                return place, ours.place
+    return None
+
+
+def _evidence(found: Searched) -> Evidence:
+    """What the signatures of traps look at."""
+    partners, blame = found.partners, found.blame
+    torch, jax = partners.torch, partners.jax
+    if found.phase == "backward":
+        value = jax.values[blame.value]
+        used = jax.values[blame.candidate]
+        theirs = None if blame.reference is None else torch.values[blame.reference]
+        return Evidence(
+            "backward",
+            Seen(theirs.op if theirs else "", blame.theirs, (), theirs.code if theirs else ""),
+            Seen(used.op, blame.ours, (), used.code),
+            forward=_seen(jax, value),
+        )
+    index = blame.evidence
+    reference = None if blame.reference is None else torch.values[blame.reference]
+    inside, before = set(found.search.region), jax.ancestors([index])
+    apart = sorted(inside, key=lambda i: abs(i - index))[:NEAREST]
+    known = [i for i in sorted(before, reverse=True) if i not in inside][:NEAREST]
+    lacking = [torch.values[t[0]] for t in found.search.missing if len(t) == 1]
+    middle = 0 if reference is None else reference.index
+    lacking.sort(key=lambda value: abs(value.index - middle))
+    return Evidence(
+        "forward",
+        None if reference is None else _seen(torch, reference),
+        _seen(jax, jax.values[index]),
+        [_seen(torch, value) for value in lacking[:NEAREST] if value is not reference],
+        [_seen(jax, jax.values[i]) for i in apart if i != index],
+        [_seen(jax, jax.values[i]) for i in known],
+    )
+
+
+def _seen(tape: Tape, value: Value) -> Seen:
+    operands = [tape.values[parent].arrays for parent in value.parents]
+    numbers = [tuple(np.array(n) for _ in value.arrays) for n in value.numbers]
+    given = operands if value.op[:5] != "aten." else [*operands, *numbers]
+    return Seen(value.op, value.arrays, tuple(given), value.code)
+
+
+def _apart(evidence: Evidence) -> tuple[tuple[int, ...], float, float] | None:
+    """The entry of the given inputs' values at which they part most."""
+    if evidence.reference is None:
+        return None
+    right = np.asarray(evidence.reference.values[0], np.float64)
+    wrong = np.asarray(evidence.candidate.values[0], np.float64)
+    if right.shape != wrong.shape or right.size == 0:
+        return None
+    with np.errstate(invalid="ignore"):
+        apart = np.nan_to_num(np.abs(right - wrong), nan=np.inf)
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(apart)), apart.shape))
+    return index, float(right[index]), float(wrong[index])

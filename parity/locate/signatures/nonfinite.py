@@ -1,0 +1,142 @@
+"""Values that are infinite or NaN on one side alone."""
+
+import math
+
+import numpy as np
+
+from parity.locate.signatures.clues import Clues, Found, Pair, Signature
+from parity.locate.signatures.masks import IGNORED, masks_of
+from parity.locate.signatures.relations import recomputed, shown
+
+EPS = float(np.finfo(np.float64).eps)
+LOG_EPS = (math.log(EPS), math.log(float(np.finfo(np.float32).eps)))
+
+
+def clamped_probability(clues: Clues) -> Found | None:
+    """log(clip(p, ε, 1−ε)) against log p: −36.04 where p = 0, −15.94 in float32."""
+    for eps in (EPS, float(np.finfo(np.float32).eps)):
+
+        def clamped(p: np.ndarray, eps=eps) -> np.ndarray:
+            return np.log(np.clip(p, eps, 1 - eps))
+
+        if recomputed(clues, clamped, np.log, values=clues.arrays):
+            return Found("PyTorch's is log(clip(p, eps, 1 - eps)), JAX's log p", 6)
+    for pair in clues.pairs:
+        at = _infinite_in_candidate(pair)
+        if at and all(min(abs(v - e) for e in LOG_EPS) < 1e-9 for v in at):
+            return Found(f"PyTorch's is {shown(at)} where JAX's is infinite: log eps", 6)
+    return None
+
+
+def clamped_cross_entropy(clues: Clues) -> Found | None:
+    """max(log p, −100) against log p, infinite at p = 0."""
+    for pair in clues.pairs:
+        at = _infinite_in_candidate(pair)
+        if at and all(abs(v) == 100 for v in at):
+            return Found("PyTorch's is 100 in size where JAX's is infinite", 6)
+        if at is not None and clues.support("binary_cross_entropy|bce"):
+            return Found("PyTorch's is finite where JAX's is infinite", 2)
+    return None
+
+
+def _infinite_in_candidate(pair: Pair) -> list[float] | None:
+    found: list[float] = []
+    for right, wrong in zip(pair.right, pair.wrong, strict=True):
+        if right.shape != wrong.shape or not np.isfinite(right).all():
+            return None
+        infinite = np.isinf(wrong)
+        if not infinite.any():
+            return None
+        found += [*right[infinite]]
+    return found
+
+
+def zero_times_infinity(clues: Clues) -> Found | None:
+    """0·(−∞) is NaN: p·log p at p = 0, or a mask that multiplies what is not finite."""
+    for pair in clues.main:
+        broken = [np.isnan(w) for w in pair.wrong]
+        if not all(b.any() for b in broken) or not all(np.isfinite(r).all() for r in pair.right):
+            continue
+        endless = any(np.isinf(a).any() for values in clues.arrays for a in values)
+        wild = any(np.isnan(a).any() for values in clues.arrays for a in values)
+        entropy = clues.support("entropy|log_?softmax|logits|prob|xlogy")
+        if endless and entropy:
+            return Found("JAX's is NaN, PyTorch's finite, and an operand is infinite", 4)
+        if (endless or wild) and masks_of(clues):
+            return Found(
+                "JAX's is NaN, PyTorch's finite; a mask and a value that is not finite are at hand",
+                4,
+                "jnp.where(mask, x, 0), and a safe x inside for the gradient: not x * mask",
+                "R23",
+                "masked by multiplication: 0 times NaN or infinity is NaN",
+            )
+    return None
+
+
+def ignored_label(clues: Clues) -> Found | None:
+    """Labels of −100: PyTorch leaves them out, optax's index is out of range and gives NaN."""
+    labels = [m for m, what in masks_of(clues) if "labels" in what]
+    for pair in clues.main if labels and clues.support("cross_entropy|nll|log_?softmax") else ():
+        broken = all(np.isnan(w).any() for w in pair.wrong)
+        if broken and all(np.isfinite(r).all() for r in pair.right):
+            return Found("JAX's is NaN, PyTorch's finite, and there are labels below 0", 6)
+    return None
+
+
+def tiny_scale(clues: Clues) -> Found | None:
+    """((x − μ)/σ)² against (x − μ)²/σ², which overflows or is 0/0 for σ below 1e-150."""
+    for pair in clues.main if clues.support("log_?p|normal|gauss|scale|sigma|std") else ():
+        broken = all((~np.isfinite(w)).any() for w in pair.wrong)
+        small = any(((a > 0) & (a < 1e-150)).any() for values in clues.values for a in values)
+        if broken and small and all(np.isfinite(r).all() for r in pair.right):
+            return Found("JAX's is not finite, PyTorch's is, and a scale is below 1e-150", 5)
+    return None
+
+
+def zero_vector_cosine(clues: Clues) -> Found | None:
+    """a·b/max(|a||b|, 1e-8) against a·b/(|a||b|), NaN for a zero vector."""
+    for pair in clues.main:
+        if not all(np.isnan(w).any() for w in pair.wrong) or not clues.support("cosine|norm"):
+            continue
+        shaped = all(r.shape == w.shape for r, w in zip(pair.right, pair.wrong, strict=True))
+        empty = any((~a.any(-1)).any() for values in clues.arrays for a in values)
+        if shaped and empty:
+            zero = (r[np.isnan(w)] == 0 for r, w in zip(pair.right, pair.wrong, strict=True))
+            if all(z.all() for z in zero):
+                return Found("JAX's is NaN where PyTorch's is 0 and an operand is a zero vector", 6)
+    return None
+
+
+SIGNATURES = (
+    Signature(
+        "C02",
+        "Categorical clamps probabilities to [eps, 1 - eps], jnp.log does not",
+        "use logits on both sides, or jnp.log(jnp.clip(p, eps, 1 - eps))",
+        clamped_probability,
+    ),
+    Signature(
+        "E07",
+        "binary cross-entropy: PyTorch holds the logarithm at -100",
+        "F.binary_cross_entropy_with_logits <-> optax.sigmoid_binary_cross_entropy",
+        clamped_cross_entropy,
+    ),
+    Signature(
+        "E08",
+        "cosine similarity of a zero vector: 0 in PyTorch, NaN in optax",
+        "optax.cosine_similarity(a, b, epsilon=1e-8)",
+        zero_vector_cosine,
+    ),
+    Signature(
+        "C03",
+        "0 times minus infinity: the entropy of masked logits is NaN",
+        "mask logits with jnp.finfo(x.dtype).min, or jnp.where(p > 0, p * log_p, 0)",
+        zero_times_infinity,
+    ),
+    Signature("E06", IGNORED[2], IGNORED[0], ignored_label),
+    Signature(
+        "C07",
+        "a small scale is squared: it underflows",
+        "z = (x - mu) / sigma; -0.5 * z * z - jnp.log(sigma) - 0.5 * math.log(2 * math.pi)",
+        tiny_scale,
+    ),
+)

@@ -1,0 +1,131 @@
+"""One operation on both sides, and one operand of it that is another: a number, a step, a mask."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+
+from parity.locate.evidence import Arrays, Seen
+from parity.locate.signatures.clues import LITERAL, Clues, Found, Pair, Signature, lengths, rich
+from parity.locate.signatures.reductions import PAIRINGS
+from parity.locate.signatures.relations import (
+    all_near,
+    each_set,
+    factors,
+    is_right,
+    is_wrong,
+    near,
+    shown,
+    telling,
+)
+
+
+def another_number(clues: Clues) -> Found | None:
+    """w = r·a/b: JAX's statement has the number a where PyTorch's has b."""
+    for pair in clues.main:
+        k = factors(pair)
+        if not k or any(near(x, 1) or near(x, -1) for x in k):
+            continue
+        ours, theirs = _numbers(pair.candidate), _numbers(pair.reference)
+        for a, b in product(sorted(ours - theirs), sorted(theirs - ours)):
+            if all_near(k, [a / b] * len(k)):
+                return Found(f"JAX's is {shown(k)} times PyTorch's: {a:g} for {b:g}", 6)
+    return None
+
+
+def _numbers(seen: Seen) -> set[float]:
+    plain = {float(v[0]) for v in seen.operands if not np.ndim(v[0]) and len({*map(float, v)}) == 1}
+    return (plain | {float(text) for text in LITERAL.findall(seen.code)}) - {0.0, 1.0, -1.0}
+
+
+def array_factor(clues: Clues) -> Found | None:
+    """r = w·m for an array m at hand that is no mask: a weight is left out, or put in."""
+    for pair in (*clues.main, *(p for p in clues.handed if not clues.main[0].wrong[0].ndim)):
+        for m in clues.arrays if telling(pair) else ():
+            if not rich(m) or any(np.ptp(a) == 0 for a in m if a.size):
+                continue
+            if _equal(m, pair.right) or _equal(m, pair.wrong):
+                continue  # that is a square
+            if is_right(pair, each_set(np.multiply, pair.wrong, m)):
+                return Found(f"PyTorch's is JAX's times a value at hand {m[0].shape}", 5)
+            if is_wrong(pair, each_set(np.multiply, pair.right, m)):
+                return Found(f"JAX's is PyTorch's times a value at hand {m[0].shape}", 5)
+    return None
+
+
+def another_operand(clues: Clues) -> Found | None:
+    """r = f(a, b) and w = f(a, c): the same operation, and another second operand."""
+    for pair in clues.main if clues.evidence.reference is not None else ():
+        if not telling(pair):
+            continue
+        right = [*_made_by(pair, pair.reference, is_right)]
+        wrong = [*_made_by(pair, pair.candidate, is_wrong)]
+        for (name, a, b), (other, c, d) in product(right, wrong):
+            if name != other:
+                continue
+            for shared, same, theirs, ours in (("first", (a, c), b, d), ("second", (b, d), a, c)):
+                if _equal(*same) and not _equal(theirs, ours) and _vary(same[0]):
+                    text = (
+                        f"both are {name}(a, b) of the same {shared} operand; the other is "
+                        f"{_said(theirs)} in PyTorch, {_said(ours)} in JAX"
+                    )
+                    whole = any(_is_length(clues, ours, n) for n, _ in lengths(clues))
+                    if name == "div" and whole and not theirs[0].ndim:
+                        return Found(text, 6, *COUNTED)
+                    return Found(text, 4)
+    return None
+
+
+COUNTED = (
+    "(x * mask).sum() / mask.sum() on both sides",
+    "R13",
+    "a sum is divided by all entries, not by those that count",
+)
+
+
+def _made_by(pair: Pair, seen: Seen, fits) -> Iterator[tuple[str, Arrays, Arrays]]:
+    operands = [tuple(np.asarray(a, float) for a in v) for v in seen.operands[:3]]
+    for a, b in product(operands, repeat=2):
+        if a is not b and len(a) == len(b) == len(pair.right):
+            for name in ("sub", "div", "mul", "add", "matmul", "minimum", "maximum"):
+                if fits(pair, each_set(PAIRINGS[name], a, b)):
+                    yield name, a, b
+
+
+def _equal(ours: Arrays, theirs: Arrays) -> bool:
+    return all(
+        a.shape == b.shape and np.allclose(a, b, rtol=1e-12, atol=0)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _vary(values: Arrays) -> bool:
+    """Whether a value is more than one and the same number."""
+    return rich(values)
+
+
+def _is_length(clues: Clues, values: Arrays, n: tuple[int, ...]) -> bool:
+    return all(not a.ndim and float(a) == m for a, m in zip(values, n, strict=True))
+
+
+def _said(values: Arrays) -> str:
+    if any(a.ndim for a in values):
+        return f"an array {values[0].shape}"
+    return shown([float(a) for a in values])
+
+
+SIGNATURES = (
+    Signature("R42", "another number", "the same number on both sides", another_number),
+    Signature(
+        "R44",
+        "a weight is left out, or put in twice",
+        "multiply by the same array on both sides",
+        array_factor,
+    ),
+    Signature(
+        "R43",
+        "the same operation of another operand",
+        "the same operands on both sides: state or next state, value or target",
+        another_operand,
+    ),
+)

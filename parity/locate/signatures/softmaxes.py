@@ -1,0 +1,64 @@
+"""Softmaxes over another axis."""
+
+import numpy as np
+
+from parity.locate.signatures.clues import Clues, Found, Pair, Signature
+from parity.locate.signatures.functions import Function, log_softmax, softmax
+from parity.locate.signatures.relations import each_set, is_right, recomputed
+
+
+def softmax_axis(clues: Clues) -> Found | None:
+    """exp(x)/Σ exp(x) over one axis against another."""
+    for function in (softmax, log_softmax):
+        for i in range(3):
+            for j in (-1, 0, 1, 2):
+
+                def right(x: np.ndarray, function=function, i=i):
+                    return function(x, i)
+
+                def wrong(x: np.ndarray, function=function, j=j):
+                    return function(x, j)
+
+                found = recomputed(clues, right, wrong, values=clues.arrays)
+                if found or (found := _part_of_softmax(clues, right, j)):
+                    j = j % found[1][0][0].ndim
+                    return Found(f"PyTorch's is over axis {i}, JAX's over axis {j}", 5)
+    return None
+
+
+def _part_of_softmax(clues: Clues, right: Function, j: int):
+    """JAX's maximum, exponentials or sum, where PyTorch has but one operation."""
+    if not clues.says("softmax"):
+        return None
+
+    def shifted(x: np.ndarray) -> np.ndarray:
+        return x - x.max(j, keepdims=True)
+
+    parts: tuple[Function, ...] = (
+        shifted,
+        lambda x: np.exp(shifted(x)),
+        lambda x: np.exp(shifted(x)).sum(j, keepdims=True),
+        lambda x: np.exp(shifted(x)).sum(j),
+        lambda x: x.max(j),
+        lambda x: x.max(j, keepdims=True),
+    )
+    tries = (recomputed(clues, right, part, values=clues.arrays) for part in parts)
+    return next((found for found in tries if found and _makes_a_difference(found, right, j)), None)
+
+
+def _makes_a_difference(found: tuple[Pair, tuple], right: Function, j: int) -> bool:
+    """Whether PyTorch's is not the one over JAX's axis."""
+    values = found[1][0]
+    return not any(
+        is_right(found[0], each_set(lambda x, f=f: f(x, j), values)) for f in (softmax, log_softmax)
+    )
+
+
+SIGNATURES = (
+    Signature(
+        "E03",
+        "softmax over another axis",
+        "F.softmax(x, dim=-1) and jax.nn.softmax(x, axis=-1): always name the axis",
+        softmax_axis,
+    ),
+)
