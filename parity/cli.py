@@ -19,6 +19,7 @@ COMMANDS = {
     "lockstep": "parity.runs.command:Lockstep",
     "preflight": "parity.preflight:Preflight",
     "selftest": "parity.mutants.command:Selftest",
+    "where": "parity.locate.command:Where",
 }
 """Each command's dataclass, by name. Its fields are the options, and `run()` returns the exit code.
 The module that it is in loads neither framework."""

@@ -24,8 +24,8 @@ from parity.yardstick import SLACK
 SHARE = 1e-10
 """Of the largest slope: what the rounding of a long sum of them may be off."""
 
-SECONDS = 8.0
-"""After so long no further slope is put in another's place."""
+SECONDS = 10.0
+"""After so much of the processor's time no further slope is put in another's place."""
 
 
 class SlopeBlame(NamedTuple):
@@ -59,7 +59,7 @@ class Backward:
         jax_slopes: Sequence[JaxSlopes],
         slack: float,
     ) -> None:
-        """Args: `slack` is what rounding is worth to PyTorch's slopes, as a share of the largest."""
+        """`slack` is what rounding is worth to PyTorch's slopes, as a share of the largest."""
         self.torch, self.jax, self.partners = partners.torch, partners.jax, partners
         self._torch_runs, self._jax_runs, self._slopes = torch_runs, jax_runs, jax_slopes
         self._share = max(SHARE, SLACK * slack)
@@ -71,10 +71,10 @@ class Backward:
         Of the values whose slope differs, the last one computed with which every gradient is right
         once it is PyTorch's; if there is none, the first whose slope is wrong on its own account.
         """
-        until = time.monotonic() + SECONDS
+        until = time.process_time() + SECONDS
         for members in self._in_turn:
             for theirs in self._replacements(members[0]):
-                if time.monotonic() < until and self._mends(members, theirs):
+                if time.process_time() < until and self._mends(members, theirs):
                     return self._blame(self.jax.values[members[0]], theirs)
         if (found := self._inputs()) is not None:
             return found
@@ -140,9 +140,11 @@ class Backward:
                 right = np.zeros_like(ours) if theirs is None else self._right(member, theirs, s)
                 if right is None or right.size not in (ours.size, 1):
                     return False
-                seeds[self.jax.places[s][member]] = right.reshape(
-                    ours.shape if right.size == ours.size else ()
-                ) * np.ones_like(ours) - ours
+                seeds[self.jax.places[s][member]] = (
+                    right.reshape(ours.shape if right.size == ours.size else ())
+                    * np.ones_like(ours)
+                    - ours
+                )
             if not self._right_after(s, seeds):
                 return False
         return True
@@ -200,10 +202,10 @@ class Backward:
 
     def _ours(self, index: int) -> tuple[np.ndarray, ...]:
         found = []
-        for s, slopes in enumerate(self._slopes):
+        for s, mine in enumerate(self._slopes):
             place = self.jax.places[s][index]
             shape = self.jax.values[index].arrays[s].shape
-            found.append(slopes.total.get(place, np.zeros(shape)))
+            found.append(mine.total.get(place, np.zeros(shape)))
         return tuple(found)
 
     def _is_alive(self, index: int) -> bool:
@@ -219,8 +221,10 @@ class Backward:
 
     def _same(self, reference: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
         if any(np.size(a) != np.size(b) for a, b in zip(reference, other, strict=True)):
-            reference = [np.broadcast_to(a, np.shape(b)) if np.size(a) == 1 else a
-                         for a, b in zip(reference, other, strict=True)]
+            reference = [
+                np.broadcast_to(a, np.shape(b)) if np.size(a) == 1 else a
+                for a, b in zip(reference, other, strict=True)
+            ]
         scale = max(float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in reference)
         first = item((), tuple(reference), self._share * scale / SLACK)
         return same(first, item((), tuple(other)))
@@ -315,8 +319,8 @@ class Backward:
 
     def _use(self, index: int, number: int) -> list[np.ndarray]:
         found = []
-        for s, slopes in enumerate(self._slopes):
-            uses = slopes.uses.get(self.jax.places[s][index], [])
+        for s, mine in enumerate(self._slopes):
+            uses = mine.uses.get(self.jax.places[s][index], [])
             found.append(uses[number].slope if number < len(uses) else np.zeros(()))
         return found
 

@@ -6,6 +6,7 @@ factor is a number that is at hand.
 """
 
 import warnings
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -76,8 +77,10 @@ def likely_causes(evidence: Evidence) -> list[Cause]:
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a variance of one element's n - 1 is 0
         for signature in SIGNATURES:
-            if found := signature.check(clues):
-                ranked.append(_ranked(signature, found))
+            # Numbers whose shapes do not go together are none of that signature's.
+            with suppress(ValueError, IndexError):
+                if found := signature.check(clues):
+                    ranked.append(_ranked(signature, found))
     ranked.sort(key=lambda each: -each.score)
     best: dict[str, Cause] = {}
     for each in ranked:

@@ -48,6 +48,18 @@ class Divergence(NamedTuple):
     def __str__(self) -> str:
         return compiled_like(self)
 
+    def plain(self) -> dict[str, Any]:
+        """For a machine: plain values alone."""
+        places = self.last_agreement
+        return {
+            "phase": self.phase,
+            "reference": self.reference._asdict(),
+            "candidate": self.candidate._asdict(),
+            "last_agreement": None if places is None else [each._asdict() for each in places],
+            "causes": [cause._asdict() for cause in self.causes],
+            "values": None if self.values is None else [*map(_plain, self.values)],
+        }
+
 
 def first_divergence(
     reference: Callable[..., Any],
@@ -114,6 +126,12 @@ def divergence_of(
         likely_causes(evidence),
         _apart(evidence),
     )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [*value]
+    return value if np.isfinite(value) else str(value)
 
 
 def _number_given(ours: Value, theirs: Value | None) -> Location | None:

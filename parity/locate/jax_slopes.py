@@ -15,7 +15,6 @@ from parity.jax_side import x64
 from parity.locate.jax_tape import CUSTOM, Program, Step
 from parity.locate.places import Location, is_own, line_of
 
-
 OFTEN = 3
 """The derivative of a step that is taken more often is compiled."""
 
@@ -99,7 +98,8 @@ def rule_values(
     with x64(True):
         operands = [program.values[place] for place in step.inputs]
         seeds = [jnp.array(slopes[step.outputs[i]]) for i in outputs]
-        _, pull = jax.vjp(_of_floats(step, floats, outputs, operands), *(operands[i] for i in floats))
+        function = _of_floats(step, floats, outputs, operands)
+        _, pull = jax.vjp(function, *(operands[i] for i in floats))
         with _watched() as found:
             pull(seeds)
     return found
@@ -164,8 +164,7 @@ def _through(
         return [*zip(step.inputs, step.back(slope), strict=True)] if outputs else []
     operands = [program.values[place] for place in step.inputs]
     seeds = [
-        total.get(step.outputs[i], jnp.zeros_like(program.values[step.outputs[i]]))
-        for i in outputs
+        total.get(step.outputs[i], jnp.zeros_like(program.values[step.outputs[i]])) for i in outputs
     ]
     key = id(step.equation)
     count, function = compiled.get(key, (0, None))

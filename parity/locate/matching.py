@@ -101,10 +101,10 @@ def item(members: tuple[int, ...], arrays: Arrays, slack: float = 0.0) -> Item:
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:  # a branch that gives another shape: no two sets are alike
         arrays = (arrays[0],)
-    core = np.stack([array.astype(np.float64) for array in arrays])
+    core: np.ndarray = np.stack([array.astype(np.float64) for array in arrays])
     for axis in range(core.ndim - 1, 0, -1):
         if core.shape[axis] > 0 and _equal(core, first := core.take([0], axis=axis)):
-            core = first.take(0, axis=axis)
+            core = np.asarray(first.take(0, axis=axis))
     finite = np.abs(core[np.isfinite(core)])
     scale = float(finite.max(initial=0.0))
     first = np.nan_to_num(core[0].ravel(), nan=1e300, posinf=2e300, neginf=-2e300)

@@ -169,7 +169,7 @@ def of_callable(function: Any) -> Location:
     while hasattr(function, "__wrapped__"):
         function = function.__wrapped__
     owner = function if hasattr(function, "__code__") else getattr(function, "func", function)
-    forward = getattr(type(owner), "forward", None) or getattr(type(owner), "__call__", None)
+    forward = getattr(type(owner), "forward", None) or type(owner).__call__
     code = getattr(owner, "__code__", None) or getattr(forward, "__code__", None)
     if code is not None and _owner(code.co_filename) == "person":
         return location((code, 0))._replace(column=None, end_column=None)

@@ -18,8 +18,9 @@ from parity.locate.matching import near
 from parity.locate.tape import Tape
 
 MAX_LAYOUTS = 4
-SECONDS = 6.0
-"""After so long no further replacement is tried: what was found until then is the answer."""
+SECONDS = 10.0
+"""After so much of the processor's time no further replacement is tried: what was found until then
+is the answer."""
 
 
 class Repairs:
@@ -27,18 +28,20 @@ class Repairs:
 
     def __init__(self, torch: Tape, jax: Tape, runs: Sequence[JaxRun]) -> None:
         self._torch, self._jax, self._runs = torch, jax, runs
-        self._until = time.monotonic() + SECONDS
-        self._tried: dict[Any, int] = {}
+        self._until = time.process_time() + SECONDS
+        self._tried: dict[Any, bool] = {}
 
-    def mends(self, members: tuple[int, ...], theirs: tuple[int, ...], target: "Target") -> int:
-        """The sign with which these values of PyTorch's, in the place of JAX's, mend a target.
+    def mends(
+        self, members: tuple[int, ...], theirs: tuple[int, ...], sign: int, target: "Target"
+    ) -> bool:
+        """Whether these values of PyTorch's, with a sign, mend a target in the place of JAX's.
 
-        0 if they do not. A port may count in costs where PyTorch counts in gains.
+        A port may count in costs where PyTorch counts in gains.
         """
-        key = members, theirs, target
+        key = members, theirs, sign, target
         if key not in self._tried:
-            in_time = time.monotonic() < self._until
-            self._tried[key] = self._try(members, theirs, target) if in_time else 0
+            in_time = time.process_time() < self._until
+            self._tried[key] = in_time and self._try(members, theirs, sign, target)
         return self._tried[key]
 
     def follows(self, changed: Mapping[int, int], target: "Target") -> bool:
@@ -55,25 +58,24 @@ class Repairs:
                 return False
         return True
 
-    def _try(self, members: tuple[int, ...], theirs: tuple[int, ...], target: "Target") -> int:
+    def _try(
+        self, members: tuple[int, ...], theirs: tuple[int, ...], sign: int, target: "Target"
+    ) -> bool:
         sets = range(len(self._runs))
         layouts = [
             [*_layouts(self._of(self._jax, members, s), self._of(self._torch, theirs, s))]
             for s in sets
         ]
-        for sign in (1, -1):
-            for number in range(min(map(len, layouts))):
-                rows = [
-                    [each[number]] if len(members) == 1 else each[number] for each in layouts
-                ]
-                if all(
-                    self._comes_out(
-                        s, {m: sign * row for m, row in zip(members, rows[s], strict=True)}, target
-                    )
-                    for s in sets
-                ):
-                    return sign
-        return 0
+        for number in range(min(map(len, layouts))):
+            rows = [[each[number]] if len(members) == 1 else each[number] for each in layouts]
+            if all(
+                self._comes_out(
+                    s, {m: sign * row for m, row in zip(members, rows[s], strict=True)}, target
+                )
+                for s in sets
+            ):
+                return True
+        return False
 
     def _comes_out(self, s: int, arrays: Mapping[int, np.ndarray], target: "Target") -> bool:
         import jax.numpy as jnp

@@ -1,24 +1,20 @@
 """`first_divergence`: both sides run and recorded, then searched, forward before backward."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity import modules, sides
+from parity import sides
 from parity.arrays import nudge
-from parity.inputs import Inputs
 from parity.locate.backward import Backward
-from parity.locate.evidence import Cause
 from parity.locate.forward import Forward, wrong_outputs
 from parity.locate.jax_slopes import slopes
-from parity.locate.jax_tape import JaxRun, record_jax
+from parity.locate.jax_tape import record_jax
 from parity.locate.matching import Partners
-from parity.locate.places import Location
 from parity.locate.tape import Tape, joined
 from parity.locate.torch_tape import TorchRun, record_torch
 from parity.names import Arrays, cotangents
-from parity.signatures import explained, require_accepted, require_callable, require_inputs
 from parity.yardstick import GATE, SLACK, UNIT_ROUNDOFF
 
 NUM_RESPONSES = 2
@@ -52,7 +48,9 @@ def search(
     jax_runs = record_jax(in_jax, sets)
     torch = joined([run.recording for run in torch_runs])
     partners = Partners(
-        torch, joined([run.recording for run in jax_runs]), _responses(in_torch, sets[0], torch, torch_runs[0])
+        torch,
+        joined([run.recording for run in jax_runs]),
+        _responses(in_torch, sets[0], torch, torch_runs[0]),
     )
     if wrong := wrong_outputs(partners):
         forward = Forward(partners, jax_runs, wrong)
@@ -75,9 +73,7 @@ def _slopes(
     outputs = {path: entries.entries[entries.outputs[path]].array for path in first.has_graph}
     weights = {k.removeprefix(sides.COTANGENT): w for k, w in cotangents(outputs).items()}
     torch_runs = [record_torch(in_torch, each, names, weights) for each in sets]
-    shaken = [
-        record_torch(in_torch, each, names, weights).gradients for each in _nudged(sets[0])
-    ]
+    shaken = [record_torch(in_torch, each, names, weights).gradients for each in _nudged(sets[0])]
     jax_runs = record_jax(in_jax, sets, opaque=True)
     found, compiled = [], {}
     for run in jax_runs:

@@ -61,7 +61,7 @@ class Value(NamedTuple):
         group: What the values of all iterations have in common.
     """
 
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
     op: str
     parents: tuple[int, ...]
     arrays: tuple[np.ndarray, ...]

@@ -225,7 +225,8 @@ class _Recorder:
             number = running._sequence_nr()
             forward = self.forward_nodes.get(number)
             return (marks or (forward.marks if forward else ())), number
-        number = torch._C._autograd._get_sequence_nr() - 1
+        autograd: Any = torch._C._autograd  # pyright: ignore[reportAttributeAccessIssue]
+        number = autograd._get_sequence_nr() - 1
         if not torch.is_grad_enabled() or number < 0 or number in self._nodes:
             return marks, None
         self._nodes.add(number)

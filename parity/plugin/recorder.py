@@ -21,6 +21,7 @@ from pgcore.errors import UsageError
 if TYPE_CHECKING:
     from parity.report import Report
 
+WHERE = "parity: where the two first part"
 LONGEST_NAME = 100
 PLAIN_ID = re.compile(r"[\w/]+\.py(::\w+)+", re.ASCII)
 """Ids of tests that stay apart when `/` and `::` are replaced."""
@@ -136,6 +137,8 @@ class Recorder:
             record.failed |= report.failed
             if report.failed and record.last and not (record.script or record.no_script):
                 self._write_script(record, record.last)
+                if record.last.where is not None and (text := record.last.where()):
+                    report.sections.append((WHERE, text))
             vars(report)["parity"] = record.plain()
         return report
 

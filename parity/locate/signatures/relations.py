@@ -159,7 +159,7 @@ def excess(pair: Pair) -> Arrays | None:
 def offset(pair: Pair) -> float | None:
     """Right less wrong, if that is one number everywhere; known as well as rounding allows."""
     differences = excess(pair)
-    if differences is None:
+    if differences is None or not rich(pair.right):
         return None
     c = float(differences[0].flat[0])
     for d, right in zip(differences, pair.right, strict=True):

@@ -112,7 +112,7 @@ def centre(clues: Clues) -> Found | None:
         for m in clues.arrays:
             for axis in (None, *range(min(a.ndim for a in m))):
                 means = tuple(np.asarray(a.mean(axis, keepdims=True)) for a in m)
-                if max(a.size for a in m) < 2 or not any(a.any() for a in means):
+                if max(a.size for a in m) < 2 or not rich(means):
                     continue
                 c = _multiple(difference, means, pair)
                 if c is not None and near(abs(c), 1.0):

@@ -1,0 +1,218 @@
+"""Which line is to blame for a value that is wrong: its own, its operand's, its caller's.
+
+PyTorch's value in its place tells. If that is made of the same operands, the operation differs. If
+one of its operands is something that JAX lacks, JAX handed on another value, or left an operation
+out. A line that comes out right where it is called from elsewhere was called wrongly here.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from parity.locate.correspondence import (
+    LAYOUTS,
+    Correspondence,
+    base_of,
+    depth_on_line,
+    first_difference,
+    is_inside,
+    same_line,
+)
+from parity.locate.places import Location, Mark, location, return_of
+
+PRODUCTS = frozenset(
+    ["dot_general", "conv_general_dilated", "concatenate", "pad", "iota", "gather"]
+)
+"""Operations whose results are larger than their operands for another reason than broadcasting."""
+
+
+class Blame(NamedTuple):
+    """What was found.
+
+    Attributes:
+        candidate: JAX's value that is wrong, or a value that it went on with wrongly.
+        reference: PyTorch's value in its place, if it has one.
+        depth: Which of the lines that asked for it is the one: 0 the innermost.
+        evidence: The wrong value of JAX's whose counterpart `reference` is.
+        place: The line, where no value was computed on it.
+    """
+
+    candidate: int
+    reference: int | None
+    depth: int
+    evidence: int
+    place: Location | None = None
+
+
+class Placing(Correspondence):
+    """From a wrong value to its line."""
+
+    def outer(self, edge: Sequence[int], missing: Sequence[tuple[int, ...]]) -> Blame | None:
+        """An operand with an axis of one too many, so that each entry meets each of another's.
+
+        PyTorch has dropped that axis; where, says on which line JAX has not.
+        """
+        sizes = {self.torch.values[t[0]].arrays[0].size for t in missing if len(t) == 1}
+        for index in edge:
+            value = self.jax.values[index]
+            parents = [self.jax.values[p] for p in value.parents]
+            largest = max((p.arrays[0].size for p in parents), default=0)
+            size = value.arrays[0].size
+            if size <= largest or size in sizes or base_of(value) in (*LAYOUTS, *PRODUCTS):
+                continue
+            for ours in self.own_parents(self.jax, index):
+                shape = self.jax.values[ours].arrays[0].shape
+                for theirs, *_ in self.partners.of_jax.get(ours, ()):
+                    other = self.torch.values[theirs]
+                    if len(other.arrays[0].shape) < len(shape) and 1 in shape and other.parents:
+                        return self._dropped(index, ours, theirs, theirs, index, same=False)
+        return None
+
+    def placed(self, index: int, reference: int | None) -> Blame:
+        """Whether the operation is to blame, or what it was given."""
+        evidence = index
+        if reference is not None and (found := self._loop(index, reference)) is not None:
+            return found
+        for _ in range(len(self.jax.values)):
+            if reference is None:
+                break
+            handed = self._wrong_operand(index, reference)
+            if handed is None:
+                break
+            ours, theirs = handed
+            if self.twin(ours) is None or self.jax.values[ours].is_input:
+                return self._dropped(index, ours, theirs, reference, evidence)
+            index, reference = ours, theirs
+        return Blame(index, reference, self.depth_of(index), evidence)
+
+    def _loop(self, index: int, reference: int) -> Blame | None:
+        """Whether the loop itself is to blame: its order, what it begins with or what it returns.
+
+        Its line is the call's, or the last of its body.
+        """
+        value, outer = self.jax.values[index], self._scan_marks(index)
+        if outer is None:
+            return None
+        if value.op == "scan output":
+            inside = [each for each in self.jax.values if is_inside(each.marks, outer)]
+            body = inside[-1].marks[-len(outer) - 1][0] if inside else None
+            right = all(self.has_partner(p) for p in value.parents)
+            place = return_of(body) if body and right else None
+            return Blame(index, reference, 0, index, place) if place else None
+        depth = len(value.marks) - len(outer)
+        operands = [
+            p for p in self.own_parents(self.jax, index) if not is_inside(self.marks_of(p), outer)
+        ]
+        theirs = {*self.own_parents(self.torch, reference)}
+        begins = value.iteration == 0 and any(
+            self.has_partner(p)
+            and not self.jax.values[p].is_plain
+            and not any({*t} & theirs for t in self.partners.of_jax.get(p, ()))
+            for p in operands
+            if "scan input" not in {self.jax.values[c].op for c in value.parents}
+        )
+        if begins or self._is_reversed(outer, reference):
+            return Blame(index, reference, depth, index)
+        return None
+
+    def _scan_marks(self, index: int) -> tuple[Mark, ...] | None:
+        """The lines that asked for the loop that a value is in, or that it is what comes of."""
+        value = self.jax.values[index]
+        scans = {v.marks for v in self.jax.values if v.op in ("scan input", "scan output")}
+        found = [m for m in scans if is_inside(value.marks, m)]
+        if value.op == "scan output":
+            return value.marks
+        return max(found, key=len, default=None)
+
+    def _is_reversed(self, outer: tuple[Mark, ...], reference: int) -> bool:
+        """Whether JAX's loop takes its rows in the other order than PyTorch's."""
+        if self.torch.values[reference].iteration is None:
+            return False
+        for members in self.jax.families():
+            rows = [self.jax.values[i] for i in members]
+            if rows[0].op != "scan input" or rows[0].marks != outer or not self.is_loop(members):
+                continue
+            for first in self.partners.of_jax.get(members[0], ()):
+                for last in self.partners.of_jax.get(members[-1], ()):
+                    one, other = self.torch.values[first[0]], self.torch.values[last[0]]
+                    if len(first) == len(last) == 1 and one.group == other.group:
+                        return (one.iteration or 0) > (other.iteration or 0)
+        return False
+
+    def _wrong_operand(self, index: int, reference: int) -> tuple[int, int] | None:
+        """An operand that stands where PyTorch has another, which JAX lacks: both of them."""
+        theirs = self.own_parents(self.torch, reference)
+        lacking = [p for p in theirs if not self.is_known(p)]
+        mine = [p for p in self.own_parents(self.jax, index) if not self.jax.values[p].is_plain]
+        spare = [
+            p
+            for p in mine
+            if self.has_partner(p)
+            and not any({*t} & {*theirs} for t in self.partners.of_jax.get(p, ()))
+        ]
+        if not spare:  # a number made where PyTorch has an array
+            spare = self._made_plain(index)
+        if len(lacking) != 1 or len(spare) != 1:
+            return None
+        return spare[0], lacking[0]
+
+    def _made_plain(self, index: int) -> list[int]:
+        """The operands that say nothing and are made on a line of their own, by that line."""
+        found = []
+        for parent in self.jax.values[index].parents:
+            chain = [parent]
+            while self.jax.values[chain[-1]].op in LAYOUTS and self.jax.values[chain[-1]].parents:
+                chain.append(self.jax.values[chain[-1]].parents[0])
+            made = [i for i in chain if self.jax.values[i].marks and self.jax.values[i].is_plain]
+            here = location(self.marks_of(index)[0])[:2] if self.marks_of(index) else None
+            if made and location(self.marks_of(made[-1])[0])[:2] != here:
+                found.append(made[-1])
+        return found
+
+    def _dropped(
+        self,
+        index: int,
+        ours: int,
+        theirs: int,
+        reference: int,
+        evidence: int,
+        *,
+        same: bool = True,
+    ) -> Blame:
+        """PyTorch goes on with something that JAX has not made of `ours`: on which line it would.
+
+        Where PyTorch has it on the line of its operand, it is missing on the line of JAX's.
+        """
+        value = self.jax.values[ours]
+        made = self.torch.values[theirs]
+        if value.is_plain and value.marks:
+            return Blame(ours, theirs, 0, evidence)
+        if value.marks and not (same and same_line(made, self.torch.values[reference])):
+            for operand in self.own_parents(self.torch, theirs):
+                depth = depth_on_line(self.torch.values[operand], made)
+                if depth is not None:
+                    depth = min(depth, len(value.marks) - 1)
+                    return Blame(ours, theirs, depth, evidence)
+        return Blame(index, theirs, self.depth_of(index), evidence)
+
+    def depth_of(self, index: int) -> int:
+        """Which of the lines that asked for a value is the one.
+
+        A line that comes out right where it is called from elsewhere was called wrongly here.
+        """
+        value = self.jax.values[index]
+        twin = self.twin(index)
+        others = [
+            each
+            for each in self.jax.values
+            if each.marks
+            and value.marks
+            and each.marks[0] == value.marks[0]
+            and each.op == value.op
+            and each.marks != value.marks
+        ]
+        if twin is not None and self.jax.values[twin].marks[:1] == value.marks[:1]:
+            others = [self.jax.values[twin]]
+        elif not others or not all(self.has_partner(each.index) for each in others):
+            return 0
+        depth = first_difference(value, others[0])
+        return depth if depth < len(value.marks) else 0
