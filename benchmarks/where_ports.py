@@ -44,8 +44,8 @@ class Where:
 
     sets: tuple[str, ...] = tuple(PORTS)
     """Which sets of ports."""
-    only: str | None = None
-    """Only this port."""
+    only: tuple[str, ...] = ()
+    """Only these ports; what is kept of the others stays."""
     jobs: int = field(default_factory=default_jobs)
     """Processes that share the work."""
     save: bool = False
@@ -54,19 +54,24 @@ class Where:
 
 def main(options: Where) -> int:
     """Searches them and prints the table and what was missed; 1 if a right port was blamed."""
-    tasks = [(s, p) for s in options.sets for p in PORTS[s] if options.only in (None, p)]
+    tasks = [
+        (s, p) for s in options.sets for p in PORTS[s] if not options.only or p in options.only
+    ]
     rows: dict[str, Any] = {}
+    if options.only and (results.RESULTS / "where_ports.json").exists():
+        rows = results.load("where_ports")["ports"]
     for number, row in shared(searched, tasks, options.jobs, optimise=False):
         rows["/".join(tasks[number])] = row
         print(f"{'/'.join(tasks[number])}: {_brief(row)}", flush=True)
         for fault in row["faults"]:
             if not fault["found"]:
                 print(f"  {fault['name']}: line {fault['line']}, said {fault['said']}", flush=True)
+        if options.save:  # each as it is there
+            kept = {"ports": dict(sorted(rows.items()))}
+            results.save("where_ports", "python -m benchmarks.where_ports --save", kept)
     print(f"\n{table_of(rows)}")
     if options.save:
-        ordered = {"/".join(task): rows["/".join(task)] for task in tasks}
-        results.save("where_ports", "python -m benchmarks.where_ports --save", {"ports": ordered})
-        results.put_table(PAGE, TABLE, table_of(ordered))
+        results.put_table(PAGE, TABLE, table_of(dict(sorted(rows.items()))))
     return 1 if any(row["blamed"] for row in rows.values()) else 0
 
 

@@ -26,7 +26,7 @@ import tyro
 import parity
 from benchmarks import results
 from benchmarks.where_truth import ROOT, Truth, causes, relative, truth
-from parity import workers
+from parity import sides, workers
 from parity.mutants.catalogue import VARIANTS
 from parity.mutants.power import MIN_EXAMPLES, SEED, called, full_name, narrowed
 from parity.mutants.variants import Variant, applied
@@ -158,17 +158,17 @@ def _said(example: Example) -> dict[str, Any]:
     stage = example.stage
     try:
         found = parity.first_divergence(
-            stage.torch, stage.jax, example.inputs, wrt=example.wrt or None
+            stage.torch, stage.jax, sides.nested(example.inputs), wrt=example.wrt or None
         )
     except Exception as error:
         text = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         return {"raised": text, "pgtorch": None, "pgjax": None, "causes": []}
     if found is None:
         return {"pgtorch": None, "pgjax": None, "causes": []}
-    sides = {"pgtorch": found.reference, "pgjax": found.candidate}
+    places = {"pgtorch": found.reference, "pgjax": found.candidate}
     return {
         "phase": found.phase,
-        **{side: at and [relative(at.file), at.line] for side, at in sides.items()},
+        **{side: at and [relative(at.file), at.line] for side, at in places.items()},
         "causes": [[cause.trap, cause.evidence] for cause in found.causes],
     }
 

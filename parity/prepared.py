@@ -1,4 +1,4 @@
-"""Two callables and their inputs, made ready to be run: what `check` and `first_divergence` share."""
+"""Two callables and their inputs, made ready to be run, for `check` and `first_divergence`."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple

@@ -150,7 +150,9 @@ def _number_given(ours: Value, theirs: Value | None) -> Location | None:
             if value in alike and name in names_at(ours.marks[0]):
                 return line_of(ours.marks[0][0], line)._replace(function="")
         for depth in range(1, len(ours.marks)):
-            if alike & numbers_at(ours.marks[depth]):
+            mark = ours.marks[depth]
+            named = {v for parameter, v, _ in defaults(mark) if parameter in names_at(mark)}
+            if alike & (numbers_at(mark) | named):
                 return ours.place_at(depth)
     return None
 

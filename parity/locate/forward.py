@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import permutations, product
 
+from parity.locate.calls import wrong_call
 from parity.locate.correspondence import scale_of
 from parity.locate.jax_tape import JaxRun
 from parity.locate.matching import Partners, near
@@ -30,6 +31,7 @@ class Forward(Placing):
     def __init__(self, partners: Partners, runs: Sequence[JaxRun], wrong: dict[str, float]) -> None:
         """The partners, JAX's runs, and the slack of each output that is wrong."""
         super().__init__(partners, wrong)
+        self._runs = runs
         self.repairs = Repairs(self.torch, self.jax, runs)
 
     @cached_property
@@ -80,6 +82,8 @@ class Forward(Placing):
         if not leaves:
             return self.placed(self.edge[0], self._same_operands(self.edge[0]))
         first = min(leaves)
+        if (place := wrong_call(self, self._runs, first)) is not None:
+            return Blame(first, leaves[first], 0, first, place)
         lines = {self.jax.values[i].place for i in leaves}
         if len(leaves) > 1 and len({each and each[:2] for each in lines}) > 1:
             shared = self._shared(leaves)
@@ -124,8 +128,14 @@ class Forward(Placing):
 
     def _operand_pairs(self, index: int, theirs: int, sign: int) -> list[tuple[int, int]]:
         """The wrong operands of a value that is right once they are PyTorch's."""
-        ours = [p for p in self.jax.values[index].parents if not self.has_partner(p)]
-        others = [p for p in self.own_parents(self.torch, theirs) if not self.is_known(p)]
+        given = self.own_parents(self.torch, theirs)
+        others = [p for p in given if not self.is_known(p)]
+        ours = [
+            p
+            for p in self.jax.values[index].parents
+            if not self.jax.values[p].is_plain
+            and not any({*t} & {*given} for t in self.partners.of_jax.get(p, ()))
+        ]
         if not ours or len(others) < len(ours):
             return []
         orders = sorted(

@@ -105,6 +105,12 @@ def rule_values(
     return found
 
 
+def _is_concrete(value: Any) -> bool:
+    import jax
+
+    return isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+
+
 @contextmanager
 def _watched() -> Iterator[list[tuple[Location, np.ndarray]]]:
     """While open, the arrays that a person's lines assign or return, as they do."""
@@ -114,7 +120,7 @@ def _watched() -> Iterator[list[tuple[Location, np.ndarray]]]:
     def note(frame: Any, values: list[Any]) -> None:
         line, known = last.get(frame, (frame.f_lineno, set()))
         for value in values:
-            if id(value) not in known and hasattr(value, "dtype") and hasattr(value, "shape"):
+            if id(value) not in known and _is_concrete(value):
                 found.append((line_of(frame.f_code, line), np.asarray(value)))
         last[frame] = (frame.f_lineno, known | {*map(id, values)})
 

@@ -5,7 +5,7 @@ that it can be run again from any value on (`Program.again`), and backwards step
 (`Program.slopes`). With `opaque` a custom derivative is one step, and its rule holds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -242,6 +242,17 @@ class Program:
                 outputs = list(returned) if isinstance(returned, list | tuple) else [returned]
                 for place, output in zip(step.outputs, outputs, strict=True):
                     new.setdefault(place, output)
+        return new.get(wanted)
+
+    def again_inside(self, changed: Mapping[int, Any], inside: Collection[int], wanted: int) -> Any:
+        """The same, where only the steps that make these values are given what is changed."""
+        new: dict[int, Any] = {}
+        for step in self._leading(wanted):
+            given = {**new, **changed} if step.outputs[0] in inside else new
+            if any(each in given for each in step.inputs):
+                returned = step.call(*(given.get(each, self.values[each]) for each in step.inputs))
+                outputs = list(returned) if isinstance(returned, list | tuple) else [returned]
+                new |= zip(step.outputs, outputs, strict=True)
         return new.get(wanted)
 
     def _leading(self, wanted: int) -> list[Step]:

@@ -185,14 +185,14 @@ class Placing(Correspondence):
         value = self.jax.values[ours]
         made = self.torch.values[theirs]
         if value.is_plain and value.marks:
-            return Blame(ours, theirs, 0, evidence)
+            return Blame(ours, theirs, 0, ours)
         if value.marks and not (same and same_line(made, self.torch.values[reference])):
             for operand in self.own_parents(self.torch, theirs):
                 depth = depth_on_line(self.torch.values[operand], made)
                 if depth is not None:
                     depth = min(depth, len(value.marks) - 1)
-                    return Blame(ours, theirs, depth, evidence)
-        return Blame(index, theirs, self.depth_of(index), evidence)
+                    return Blame(ours, theirs, depth, ours)
+        return Blame(index, theirs, self.depth_of(index), ours)
 
     def depth_of(self, index: int) -> int:
         """Which of the lines that asked for a value is the one.

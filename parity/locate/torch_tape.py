@@ -20,6 +20,8 @@ from parity.torch_side import arithmetic
 IGNORED = ("_local_scalar_dense", "_is_all_true", "is_nonzero", "equal", "lift_fresh")
 """What looks at a value and makes none, for torch's own checks among others."""
 
+ROWS = ("unbind", "split", "chunk")
+
 
 class Slopes(NamedTuple):
     """The slopes of the weighted outputs in a value, and what each use of it adds to them."""
@@ -171,7 +173,8 @@ class _Recorder:
             if isinstance(tensor, torch.Tensor) and _is_plain(tensor):
                 if func._schema.is_mutable:
                     parents.append(self._place(tensor, before=True))
-                key = self._key(marks, str(func), number)
+                # The rows that one operation makes are taken one by one, as by a loop.
+                key = self._key(marks, str(func), 0 if name in ROWS else number)
                 entry = Entry(
                     key,
                     str(func),

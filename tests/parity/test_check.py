@@ -313,7 +313,7 @@ def test_a_program_has_its_named_tuples_and_constants_too(tmp_path):
     process = subprocess.run(
         [sys.executable, tmp_path / "repro.py"], capture_output=True, text=True, check=False
     )
-    assert process.stdout == f"{report}\n", process.stderr
+    assert process.stdout.startswith(report.summary()), process.stderr
     assert process.returncode == 1
 
 
@@ -331,7 +331,7 @@ def test_a_report_writes_a_program_that_repeats_it(tmp_path):
         process = subprocess.run(
             [sys.executable, tmp_path / "repro.py"], capture_output=True, text=True, check=False
         )
-        assert process.stdout == f"{report}\n", process.stderr
+        assert process.stdout.startswith(report.summary()), process.stderr
         outputs.append(process.returncode)
     assert outputs == [1, 0]
     program = (tmp_path / "repro.py").read_text()
