@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, permutation_test
 
-from benchmarks import alike, demo, drift, learning, power, results
+from benchmarks import alike, demo, drift, learning, power, results, where_ports
 from benchmarks import lockstep as lockstep_runs
 from benchmarks import lockstep_tables as lockstep
 from parity.runs import rank_test
@@ -109,6 +109,12 @@ def test_the_committed_results_are_of_todays_variants_and_all_hold():
     assert [stage["name"] for stage in examples["stages"]] == [f.name for f in families()]
     assert examples["examples"] >= 100_000
     assert examples["failures"] == []
+
+
+def test_the_table_of_located_faults_is_that_of_the_committed_result():
+    rows = results.load("where_ports")["ports"]
+    assert results.table_in(where_ports.PAGE, where_ports.TABLE) == where_ports.table_of(rows)
+    assert not any(row["blamed"] for row in rows.values())
 
 
 @pytest.mark.parametrize("part", lockstep.PAGES)

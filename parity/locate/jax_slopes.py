@@ -107,8 +107,9 @@ def rule_values(
 
 def _is_concrete(value: Any) -> bool:
     import jax
+    from jax.core import Tracer
 
-    return isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+    return isinstance(value, jax.Array) and not isinstance(value, Tracer)
 
 
 @contextmanager
