@@ -642,7 +642,7 @@ def test_modules_at_the_top_of_a_file_are_repeated_with_the_weights_of_that_mome
     process = subprocess.run(
         [sys.executable, tmp_path / "repro.py"], capture_output=True, text=True, check=False
     )
-    assert process.stdout == f"{report}\n", process.stderr
+    assert process.stdout.startswith(report.summary()), process.stderr
     assert process.returncode == 1
 
 
