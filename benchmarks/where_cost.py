@@ -18,7 +18,7 @@ from parity.sides import nested
 def main() -> int:
     """Prints the seconds of the first call and of a second, and the most memory that was used."""
     inputs = nested(ppo.inputs())
-    seconds = []
+    seconds, found = [], None
     for _ in range(2):
         started = time.perf_counter()
         found = parity.first_divergence(ppo.in_torch, ppo.in_jax, inputs)
