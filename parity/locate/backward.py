@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from parity.locate.correspondence import depth_where_wrong
 from parity.locate.jax_slopes import Compiled, JaxSlopes, Use, rule_values, slopes
 from parity.locate.jax_tape import JaxRun
 from parity.locate.matching import Partners, item, near, same
@@ -38,6 +39,7 @@ class SlopeBlame(NamedTuple):
         ours: The wrong slope, at each input set.
         theirs: PyTorch's.
         place: The line, if it is none of the candidate's: in a custom derivative, say.
+        other: PyTorch's line, if it is none of the reference's.
     """
 
     value: int
@@ -46,6 +48,7 @@ class SlopeBlame(NamedTuple):
     ours: tuple[np.ndarray, ...]
     theirs: tuple[np.ndarray, ...]
     place: Location | None = None
+    other: Location | None = None
 
 
 class Backward:
@@ -66,6 +69,25 @@ class Backward:
         self._compiled: Compiled = {}
 
     def blame(self) -> SlopeBlame | None:
+        """The first fault on the way back from the outputs, by the lines that called for it."""
+        found = self._blame_of_slopes()
+        if found is None or found.place is not None:
+            return found
+        value = self.jax.values[found.candidate]
+        depth = depth_where_wrong(self.jax, value, lambda i: i not in self._differing)
+        place = value.place_at(depth) if depth else None
+        other = None if found.reference is None else self.torch.values[found.reference]
+        there = 0 if other is None else depth_where_wrong(self.torch, other, self._is_right)
+        return found._replace(
+            place=place, other=other.place_at(there) if other is not None and there else None
+        )
+
+    def _is_right(self, index: int) -> bool:
+        """Whether JAX's slope in one of PyTorch's values is PyTorch's."""
+        ours = {i for each in self.partners.of_torch.get(index, ()) for i in each}
+        return not ours & self._differing
+
+    def _blame_of_slopes(self) -> SlopeBlame | None:
         """The first fault on the way back from the outputs.
 
         Of the values whose slope differs, the last one computed with which every gradient is right

@@ -35,6 +35,8 @@ def wrong_call(search: Placing, runs: Sequence[JaxRun], index: int) -> Location 
         around = _is_nested(value.marks, depth)
         available = _available(search, () if around else value.marks[depth + 1 :])
         for swaps in islice(_swaps(search, outside, available), MAX_SWAPS):
+            if _loses_inputs(search, inside, swaps):
+                continue
             if all(_mends(search, runs, s, inside, swaps) for s in range(len(runs))):
                 made = search.jax.values[next(iter(swaps))]
                 laid_out = base_of(made) in LAYOUTS and made.place is not None
@@ -93,7 +95,7 @@ def _other_trees(search: Placing, outside: list[int]) -> Iterator[Swaps]:
             trees.setdefault(name, {})[leaf] = index
     given: dict[str, dict[str, int]] = {}
     for index in outside:
-        name, _, leaf = paths.get(_root(search, index), "").rpartition("/")
+        name, _, leaf = paths.get(search.laid_out_from(search.jax, index), "").rpartition("/")
         if name:
             given.setdefault(name, {})[leaf] = index
     for name, leaves in given.items():
@@ -104,12 +106,30 @@ def _other_trees(search: Placing, outside: list[int]) -> Iterator[Swaps]:
                     yield swaps
 
 
-def _root(search: Placing, index: int) -> int:
-    """What a value is laid out from."""
-    value = search.jax.values[index]
-    while base_of(value) in LAYOUTS and len(value.parents) == 1:
-        value = search.jax.values[value.parents[0]]
-    return value.index
+def _loses_inputs(search: Placing, inside: set[int], swaps: Swaps) -> bool:
+    """Whether an output would no longer depend on an input on which PyTorch's depends."""
+    for path in search.wrong:
+        wanted = search.jax.outputs[path]
+        needed = search.inputs_of_torch[search.torch.outputs[path]]
+        before = search.inputs_of_jax[wanted]
+        if not needed & before <= _inputs_after(search, inside, swaps, wanted):
+            return True
+    return False
+
+
+def _inputs_after(search: Placing, inside: set[int], swaps: Swaps, wanted: int) -> set[str]:
+    """The inputs that a value depends on if a call is given other arguments."""
+    paths = {index: path for path, index in search.jax.inputs.items()}
+    found, seen, open_ = set(), {wanted}, [wanted]
+    while open_:
+        index = open_.pop()
+        found |= {paths[index]} if index in paths else set()
+        for parent in search.jax.values[index].parents:
+            other = swaps.get(parent, parent) if index in inside else parent
+            if other not in seen:
+                seen.add(other)
+                open_.append(other)
+    return found
 
 
 def _alike(search: Placing, one: int, other: int) -> bool:

@@ -1,13 +1,13 @@
 """What corresponds on two tapes: values with a partner, operands behind layouts, inputs, twins."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
 
-from parity.locate.matching import Partners
+from parity.locate.matching import Partners, item, same
 from parity.locate.places import Mark, location
-from parity.locate.tape import Tape, Value
+from parity.locate.tape import NUMBER, Tape, Value
 from parity.yardstick import GATE, SLACK
 
 LAYOUTS = frozenset(
@@ -18,6 +18,44 @@ LAYOUTS = frozenset(
     + ["aten.alias", "aten.lift_fresh", "aten.copy_", "read"]
 )
 """Operations that only lay out what there is."""
+
+
+KINDS = {
+    "add": "add add_any",
+    "sub": "sub rsub",
+    "mul": "mul",
+    "div": "div true_divide reciprocal",
+    "neg": "neg",
+    "abs": "abs",
+    "sign": "sign sgn",
+    "power": "pow integer_pow square",
+    "exp": "exp exp2 expm1",
+    "log": "log log1p log2",
+    "root": "sqrt rsqrt",
+    "where": "where select_n masked_fill",
+    "larger": "max maximum clamp clamp_min clip",
+    "smaller": "min minimum clamp_max",
+    "largest": "reduce_max amax argmax",
+    "smallest": "reduce_min amin argmin",
+    "sum": "reduce_sum sum mean",
+    "product": "reduce_prod prod",
+    "any": "reduce_or reduce_and any all",
+    "running": "cumsum cumprod cummax cumlogsumexp logcumsumexp",
+    "matrix": "dot_general mm bmm addmm baddbmm matmul linear mv dot einsum",
+    "convolution": "conv_general_dilated convolution",
+    "order": "gt ge lt le",
+    "equal": "eq ne",
+    "logic": "and or not xor logical_and logical_or logical_not bitwise_and bitwise_or bitwise_not",
+    "tanh": "tanh",
+    "sigmoid": "logistic sigmoid",
+    "erf": "erf",
+    "sine": "sin cos",
+    "picked": "gather index_select index take take_along_axis dynamic_slice slice",
+    "joined": "concatenate cat stack",
+    "sorted": "sort argsort topk top_k",
+}
+"""Operations that are the same on both sides, or close kin: what each kind is called."""
+KIND_OF = {name: kind for kind, names in KINDS.items() for name in names.split()}
 
 
 class Correspondence:
@@ -33,11 +71,52 @@ class Correspondence:
         """Whether PyTorch has a value of JAX's, or it says nothing."""
         if index in self.targets:
             return False
-        return index in self.partners.of_jax or self.jax.values[index].is_plain
+        value = self.jax.values[index]
+        if not value.is_plain:
+            return index in self.partners.of_jax
+        # One number everywhere, that was computed: PyTorch should come to it as well.
+        if value.arrays[0].dtype == bool and self.inputs_of_jax[index]:
+            return self._flag(self.jax, value) in self._flags
+        told = self.inputs_of_jax[index] or (value.marks and value.arrays[0].ndim == 0)
+        return not (told and self._is_foreign(number_of(value)))
 
     def is_known(self, index: int) -> bool:
         """Whether JAX has a value of PyTorch's, or it says nothing."""
         return index in self.partners.of_torch or self.torch.values[index].is_plain
+
+    def _is_foreign(self, number: float) -> bool:
+        """Whether PyTorch has a number nowhere, in neither sign."""
+        size = abs(number)
+        if not np.isfinite(size):
+            return bool(np.isfinite(self._magnitudes).all())
+        return not np.any(np.abs(self._magnitudes - size) <= GATE * size)
+
+    @cached_property
+    def _flags(self) -> set[tuple[str | None, int, float]]:
+        """PyTorch's flags that are all alike."""
+        found = [self.torch.values[i] for i in self.numbers_in_torch]
+        return {self._flag(self.torch, v) for v in found if v.arrays[0].dtype == bool}
+
+    def _flag(self, tape: Tape, value: Value) -> tuple[str | None, int, float]:
+        """What made flags that are all alike, how many they are, and which."""
+        made = tape.values[self.laid_out_from(tape, value.index)]
+        return kind_of(made), value.arrays[0].size, number_of(value)
+
+    @cached_property
+    def _magnitudes(self) -> np.ndarray:
+        """Of the numbers that PyTorch makes or is given, whatever the inputs are.
+
+        A 0 or a 1 that it is given tells nothing.
+        """
+        made = (self.torch.values[i] for i in self.numbers_in_torch)
+        kept = (v for v in made if v.op != NUMBER or not says_nothing(v))
+        return np.array([abs(number_of(value)) for value in kept])
+
+    @cached_property
+    def numbers_in_torch(self) -> list[int]:
+        """PyTorch's values that are one number everywhere, made of the inputs or given."""
+        pairs = zip(self.torch.values, self.inputs_of_torch, strict=True)
+        return [v.index for v, of in pairs if v.is_plain and (of or v.op == NUMBER)]
 
     def slack_of(self, index: int) -> float:
         """What one of PyTorch's values may be off."""
@@ -59,6 +138,13 @@ class Correspondence:
                 found.append(parent)
         return [*dict.fromkeys(found)]
 
+    def laid_out_from(self, tape: Tape, index: int) -> int:
+        """What a value is another layout of."""
+        value = tape.values[index]
+        while base_of(value) in LAYOUTS and len(value.parents) == 1:
+            value = tape.values[value.parents[0]]
+        return value.index
+
     def operands(self, index: int) -> set[int]:
         """PyTorch's values that are the operands of a value of JAX's."""
         return {
@@ -68,17 +154,45 @@ class Correspondence:
             for each in theirs
         }
 
+    def counterpart(self, index: int) -> int | None:
+        """PyTorch's value that JAX lacks and that is made alike, by that kind of operation.
+
+        It has all operands that are right.
+        """
+        kind = kind_of(self.jax.values[index])
+        parents = [p for p in self.own_parents(self.jax, index) if p in self.partners.of_jax]
+        right = [p for p in parents if not self.jax.values[p].is_plain]
+        known = [{i for t in self.partners.of_jax[p] for i in t} for p in right]
+        for theirs in self._lacking_by_kind.get(kind, ()) if kind and known else ():
+            given = {*self.torch.values[theirs].parents, *self.own_parents(self.torch, theirs)}
+            if all(each & given for each in known):
+                return theirs
+        return None
+
+    def is_same(self, ours: int, theirs: int) -> bool:
+        """Whether two values are the same numbers, also those that a loop has one by one."""
+        reference = item((), self.torch.values[theirs].arrays, self.partners.slack[theirs])
+        return same(reference, item((), self.jax.values[ours].arrays))
+
+    @cached_property
+    def _lacking_by_kind(self) -> dict[str | None, list[int]]:
+        found: dict[str | None, list[int]] = {}
+        for value in self.torch.values:
+            if not self.is_known(value.index):
+                found.setdefault(kind_of(value), []).append(value.index)
+        return found
+
     def likeness(self, ours: int, theirs: int) -> float:
         """The share of inputs that both values depend on, of those that either does."""
-        mine, others = self._inputs_of_jax[ours], self._inputs_of_torch[theirs]
+        mine, others = self.inputs_of_jax[ours], self.inputs_of_torch[theirs]
         return len(mine & others) / max(1, len(mine | others))
 
     @cached_property
-    def _inputs_of_jax(self) -> list[frozenset[str]]:
+    def inputs_of_jax(self) -> list[frozenset[str]]:
         return inputs_of(self.jax)
 
     @cached_property
-    def _inputs_of_torch(self) -> list[frozenset[str]]:
+    def inputs_of_torch(self) -> list[frozenset[str]]:
         return inputs_of(self.torch)
 
     def twin(self, index: int) -> int | None:
@@ -112,6 +226,17 @@ def inputs_of(tape: Tape) -> list[frozenset[str]]:
     return found
 
 
+def number_of(value: Value) -> float:
+    """What stands everywhere in a value that says nothing."""
+    first = value.arrays[0]
+    return float(first.flat[0]) if first.size else 0.0
+
+
+def says_nothing(value: Value) -> bool:
+    """Whether a value is 0 or 1 everywhere, which much is by chance."""
+    return value.is_plain and number_of(value) in (0.0, 1.0, -1.0)
+
+
 def scale_of(array: np.ndarray) -> float:
     """The largest finite magnitude."""
     return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
@@ -120,6 +245,11 @@ def scale_of(array: np.ndarray) -> float:
 def base_of(value: Value) -> str:
     """An operation without its overload."""
     return ".".join(value.op.split(".")[:2])
+
+
+def kind_of(value: Value) -> str | None:
+    """The kind of operation that made a value, on either side; `None` of those not told apart."""
+    return KIND_OF.get(base_of(value).removeprefix("aten.").removesuffix("_"))
 
 
 def same_line(left: Value, right: Value) -> bool:
@@ -139,6 +269,22 @@ def first_difference(left: Value, right: Value) -> int:
     """The first of the lines, from the inside out, in which two values differ."""
     pairs = enumerate(zip(left.marks, right.marks, strict=False))
     return next((depth for depth, (a, b) in pairs if a != b), 0)
+
+
+def depth_where_wrong(tape: Tape, value: Value, is_right: Callable[[int], bool]) -> int:
+    """Which of the lines that asked for a value is the one.
+
+    A line that comes out right where it is called from elsewhere was called wrongly here.
+    """
+    others = [
+        each
+        for each in tape.values
+        if each.marks[:1] == value.marks[:1] and each.op == value.op and each.marks != value.marks
+    ]
+    if not value.marks or not others or not all(is_right(each.index) for each in others):
+        return 0
+    depth = first_difference(value, others[0])
+    return depth if depth < len(value.marks) else 0
 
 
 def is_inside(marks: tuple[Mark, ...], outer: tuple[Mark, ...]) -> bool:

@@ -19,7 +19,7 @@ from parity.locate.places import (
     of_callable,
 )
 from parity.locate.search import Searched, search
-from parity.locate.tape import Tape, Value
+from parity.locate.tape import NUMBER, Tape, Value
 from parity.prepared import Prepared, prepared
 
 NEAREST = 24
@@ -116,7 +116,7 @@ def divergence_of(
         place = _number_given(ours, theirs)
     if place is None:
         place = ours.place_at(depth) if ours.marks else fallback[0]
-    other = theirs.place if theirs is not None and theirs.marks else fallback[1]
+    other = getattr(blame, "other", None) or (theirs.place if theirs is not None else None)
     evidence = _evidence(found)
     return Divergence(
         found.phase,
@@ -187,6 +187,7 @@ def _evidence(found: Searched) -> Evidence:
         )
     index = blame.evidence
     reference = None if blame.reference is None else torch.values[blame.reference]
+    against = reference if blame.against is None else torch.values[blame.against]
     inside, before = set(found.search.region), jax.ancestors([index])
     apart = sorted(inside, key=lambda i: abs(i - index))[:NEAREST]
     known = [i for i in sorted(before, reverse=True) if i not in inside][:NEAREST]
@@ -195,16 +196,17 @@ def _evidence(found: Searched) -> Evidence:
     lacking.sort(key=lambda value: abs(value.index - middle))
     return Evidence(
         "forward",
-        None if reference is None else _seen(torch, reference),
+        None if against is None else _seen(torch, against),
         _seen(jax, jax.values[index]),
-        [_seen(torch, value) for value in lacking[:NEAREST] if value is not reference],
+        [_seen(torch, value) for value in lacking[:NEAREST] if value is not against],
         [_seen(jax, jax.values[i]) for i in apart if i != index],
         [_seen(jax, jax.values[i]) for i in known],
     )
 
 
 def _seen(tape: Tape, value: Value) -> Seen:
-    operands = [tape.values[parent].arrays for parent in value.parents]
+    parents = [tape.values[parent] for parent in value.parents]
+    operands = [parent.arrays for parent in parents if parent.op != NUMBER]
     numbers = [tuple(np.array(n) for _ in value.arrays) for n in value.numbers]
     given = operands if value.op[:5] != "aten." else [*operands, *numbers]
     return Seen(value.op, value.arrays, tuple(given), value.code)

@@ -15,8 +15,10 @@ from parity.locate.calls import wrong_call
 from parity.locate.correspondence import scale_of
 from parity.locate.jax_tape import JaxRun
 from parity.locate.matching import Partners, near
-from parity.locate.placing import Blame, Placing
-from parity.locate.repairs import Repairs, Target
+from parity.locate.placing import Blame
+from parity.locate.plain import Plain
+from parity.locate.repairs import Target
+from parity.locate.tape import NUMBER
 from parity.yardstick import GATE, SLACK
 
 MAX_TRIED = 8
@@ -25,14 +27,13 @@ MAX_ITERATIONS = 8
 """Of a loop that goes wrong, so many iterations are looked into."""
 
 
-class Forward(Placing):
+class Forward(Plain):
     """The search on one pair of tapes."""
 
     def __init__(self, partners: Partners, runs: Sequence[JaxRun], wrong: dict[str, float]) -> None:
         """The partners, JAX's runs, and the slack of each output that is wrong."""
-        super().__init__(partners, wrong)
+        super().__init__(partners, runs, wrong)
         self._runs = runs
-        self.repairs = Repairs(self.torch, self.jax, runs)
 
     @cached_property
     def region(self) -> list[int]:
@@ -73,6 +74,24 @@ class Forward(Placing):
 
     def blame(self) -> Blame:
         """The fault's value, and PyTorch's in its place."""
+        return self._beside(self._blame())
+
+    def _beside(self, blame: Blame) -> Blame:
+        """The same with PyTorch's first step from the same operands, if its value is a later one.
+
+        Where PyTorch lacks a step that JAX takes, what mends JAX's value is made further on.
+        """
+        operands, shown = self.operands(blame.candidate), blame.reference
+        if shown is None or not operands or operands & {*self.torch.values[shown].parents}:
+            return blame
+        leading = self.torch.ancestors([shown])
+        for (first, *others) in self.missing:
+            if not others and first in leading and operands & {*self.torch.values[first].parents}:
+                against = shown if blame.against is None else blame.against
+                return blame._replace(reference=first, against=against)
+        return blame
+
+    def _blame(self) -> Blame:
         if (outer := self.outer(self.edge, self.missing)) is not None:
             return outer
         leaves: dict[int, int] = {}
@@ -82,6 +101,10 @@ class Forward(Placing):
         if not leaves:
             return self.placed(self.edge[0], self._same_operands(self.edge[0]))
         first = min(leaves)
+        if (step := self._went_on(first, leaves[first])) is not None:
+            return step
+        if (early := self._earlier(first)) is not None:
+            return self.placed(*early)
         if (place := wrong_call(self, self._runs, first)) is not None:
             return Blame(first, leaves[first], 0, first, place)
         lines = {self.jax.values[i].place for i in leaves}
@@ -90,6 +113,32 @@ class Forward(Placing):
             if shared is not None:
                 return Blame(shared, leaves[first], self.depth_of(shared), first)
         return self.placed(first, leaves[first])
+
+    def _went_on(self, index: int, reference: int) -> Blame | None:
+        """Of a value that should be one that it was made of, some steps before: the first step."""
+        known = {i for each in self.partners.of_torch.get(reference, ()) for i in each}
+        made = self.torch.values[reference]
+        if made.is_plain or not known & self.jax.ancestors([index]):
+            return None
+        step = self.step_after(self.jax, known, index)
+        if step in (None, index):
+            return None
+        return Blame(step, reference, self.depth_of(step), index)
+
+    def _earlier(self, index: int) -> tuple[int, int] | None:
+        """Of a value that came of wrong ones: the first of them, and PyTorch's that is made alike.
+
+        No value alone mends it where an axis, or a mask, is wrong on several lines.
+        """
+        if all(self.has_partner(p) for p in self.jax.values[index].parents):
+            return None
+        leading = self.jax.ancestors([index])
+        for each in self.edge:
+            if each in leading and each != index:
+                theirs = self.counterpart(each)
+                if theirs is not None and not self.is_same(each, theirs):
+                    return each, theirs
+        return None
 
     def _leaves(self, target: Target, seen: set[int]) -> dict[int, int]:
         """The first values that are wrong on the way to a target, with PyTorch's for each.
@@ -104,9 +153,13 @@ class Forward(Placing):
         leaves: dict[int, int] = {}
         for index, theirs, sign in found:
             for ours, other in self._operand_pairs(index, theirs, sign):
-                if ours not in seen:
+                if self.has_partner(ours):  # right, but not what belongs there
+                    leaves[index] = theirs
+                elif ours not in seen:
                     inner = Target(ours, other, self.slack_of(other))
                     leaves |= self._leaves(inner, seen) or {ours: other}
+        if not leaves and (number := self.wrong_number(*found[0][:2])) is not None:
+            return {number[0]: number[1]}
         return leaves or {found[0][0]: found[0][1]}
 
     def _mender(self, target: Target) -> list[tuple[int, int, int]] | None:
@@ -128,11 +181,13 @@ class Forward(Placing):
 
     def _operand_pairs(self, index: int, theirs: int, sign: int) -> list[tuple[int, int]]:
         """The wrong operands of a value that is right once they are PyTorch's."""
-        given = self.own_parents(self.torch, theirs)
+        given, parents = self.own_parents(self.torch, theirs), self.jax.values[index].parents
         others = [p for p in given if not self.is_known(p)]
+        others += [p for p in given if p not in others and not self.is_met(p, parents)]
+        others = [p for p in others if self.torch.values[p].op != NUMBER]
         ours = [
             p
-            for p in self.jax.values[index].parents
+            for p in parents
             if not self.jax.values[p].is_plain
             and not any({*t} & {*given} for t in self.partners.of_jax.get(p, ()))
         ]
@@ -161,11 +216,12 @@ class Forward(Placing):
         return max(wrong or plain, default=None)
 
     def _apart(self, index: int, leaves: Collection[int]) -> set[int]:
-        """What a value was made of, but not through the other wrong ones."""
+        """What is wrong, or says nothing, and led to a value, but not by the other wrong ones."""
         found, open_ = {index}, [index]
         while open_:
             for parent in self.jax.values[open_.pop()].parents:
-                if parent not in found and parent not in leaves:
+                told = self.has_partner(parent) and not self.jax.values[parent].is_plain
+                if not told and parent not in found and parent not in leaves:
                     found.add(parent)
                     open_.append(parent)
         return found
@@ -175,9 +231,10 @@ class Forward(Placing):
         """The values of the region in order, those of a loop together."""
         families = [tuple(members) for members in self.jax.families()]
         loops = {i: members for members in families if self.is_loop(members) for i in members}
-        called = {members for members in families if not self.is_loop(members)}
-        inside = {loops.get(i, (i,)) for i in self.region}
-        inside |= {members for members in called if {*members} <= {*self.region}}
+        region = {*self.region}
+        # Where a loop is written out, some of its values may chance to be right.
+        called = {m for m in families if not self.is_loop(m) and len(region & {*m}) > 1}
+        inside = {loops.get(i, (i,)) for i in self.region} | called
         return sorted(inside, key=lambda members: (min(members), -len(members)))
 
     def _fitting(self, members: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -201,7 +258,8 @@ class Forward(Placing):
         del found[MAX_TRIED:]
         if len(members) == 1:
             parents = self.jax.values[members[0]].parents
-            found += [t for p in parents for t in self.partners.of_jax.get(p, ())[:1]]
+            found += self.numbers_like(members[0])
+            found += [t[:1] for p in parents for t in self.partners.of_jax.get(p, ())[:1]]
         return found
 
     def _same_operands(self, index: int) -> int | None:
@@ -213,8 +271,8 @@ class Forward(Placing):
         return -best[1] if best[0] else (alone[0] if alone else None)
 
 
-def wrong_outputs(partners: Partners) -> dict[str, float]:
-    """The outputs that differ, each with what it may be off."""
+def wrong_outputs(partners: Partners, sets: Sequence[int] = (0,)) -> dict[str, float]:
+    """The outputs that differ at one of these input sets, each with what it may be off."""
     torch, jax = partners.torch, partners.jax
     found = {}
     for path, place in torch.outputs.items():
@@ -223,7 +281,8 @@ def wrong_outputs(partners: Partners) -> dict[str, float]:
         reference, candidate = torch.values[place], jax.values[jax.outputs[path]]
         scale = max(scale_of(array) for array in reference.arrays)
         slack = max(GATE * scale, SLACK * partners.slack[place])
-        for left, right in zip(reference.arrays, candidate.arrays, strict=True):
+        for number in sets:
+            left, right = reference.arrays[number], candidate.arrays[number]
             if left.shape != right.shape or not near(left, right, slack):
                 found[path] = slack
                 break

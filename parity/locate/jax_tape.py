@@ -277,32 +277,38 @@ class JaxRun(NamedTuple):
 def record_jax(
     function: Callable[..., Any], sets: Sequence[Arrays], *, opaque: bool = False
 ) -> list[JaxRun]:
-    """Runs a JAX callable of arrays by path at several input sets; it is traced once."""
+    """Runs a JAX callable of arrays by path at several input sets.
+
+    It is traced once, and anew where plain numbers differ, which it may not take as arrays.
+    """
     import jax
     import jax.numpy as jnp
 
+    runs: list[JaxRun] = []
+    traced: tuple[Any, ...] = ()
     with x64(True):
-        names = [name for name, value in sets[0].items() if isinstance(value, np.ndarray)]
-        constants = {name: value for name, value in sets[0].items() if name not in names}
-        outputs: list[str] = []
-
-        def of_arrays(*arrays: Any) -> list[Any]:
-            returned = flat(
-                function(**nested({**dict(zip(names, arrays, strict=True)), **constants}))
-            )
-            outputs[:] = returned
-            return [*returned.values()]
-
-        first = [jnp.array(sets[0][name]) for name in names]
-        closed = jax.make_jaxpr(of_arrays)(*first)
-        runs = []
         for arrays in sets:
+            names = [name for name, value in arrays.items() if isinstance(value, np.ndarray)]
+            plain = {name: value for name, value in arrays.items() if name not in names}
+            given = [jnp.array(arrays[name]) for name in names]
+            if not traced or traced[0] != plain:
+                outputs: list[str] = []
+
+                def of_arrays(*values: Any, names=names, plain=plain, outputs=outputs) -> list[Any]:
+                    named = dict(zip(names, values, strict=True))
+                    returned = flat(function(**nested({**named, **plain})))
+                    outputs[:] = returned
+                    return [*returned.values()]
+
+                traced = plain, jax.make_jaxpr(of_arrays)(*given), outputs
+            _, closed, outputs = traced
             program = Program(opaque=opaque)
-            inputs = {name: program.input(name, jnp.array(arrays[name])) for name in names}
+            pairs = zip(names, given, strict=True)
+            inputs = {name: program.input(name, array) for name, array in pairs}
             found = program.run(closed.jaxpr, closed.consts, [*inputs.values()])
             recording = Recording(program.entries, inputs, dict(zip(outputs, found, strict=True)))
             runs.append(JaxRun(recording, program))
-        return runs
+    return runs
 
 
 def _marks(equation: Any) -> tuple[Mark, ...]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parity.locate.tape import Tape
+from parity.locate.tape import LITERALS, Tape
 from parity.yardstick import GATE, SLACK
 
 Arrays = tuple[np.ndarray, ...]
@@ -52,6 +52,22 @@ class Partners:
         for item in items(jax, [0.0] * len(jax.values), both_orders=False):
             for other in self.alike(item):
                 self._note(item.members, other.members)
+        self._note_choices()
+
+    def _note_choices(self) -> None:
+        """Whole numbers and flags of loops of which one goes on for longer: those both have."""
+        theirs = [(members, _rows(self.torch, members)) for members in self.torch.families()]
+        for ours in self.jax.families():
+            if self.jax.values[ours[0]].arrays[0].dtype.kind not in "biu":
+                continue
+            mine = _rows(self.jax, ours)
+            for members, rows in theirs:
+                shared = min(len(ours), len(members))
+                if shared < 2 or len(ours) == len(members) or rows.shape[2] != mine.shape[2]:
+                    continue
+                if np.array_equal(mine[:, :shared], rows[:, :shared]):
+                    for our, their in zip(ours[:shared], members[:shared], strict=True):
+                        self._add(our, their)
 
     def alike(self, item: Item) -> list[Item]:
         """PyTorch's values with the same numbers."""
@@ -85,7 +101,7 @@ def items(tape: Tape, slack: Sequence[float], *, both_orders: bool) -> Iterable[
     for value in tape.values:
         # One row of flags is soon like another's: a loop over them is matched as a whole.
         in_loop = value.iteration is not None and not value.varies
-        if not (in_loop or (value.op == "constant" and value.is_plain)):
+        if not (in_loop or (value.op in LITERALS and value.is_plain)):
             yield item((value.index,), value.arrays, slack[value.index])
     for members in tape.families():
         for order in (members, members[::-1]) if both_orders else (members,):
@@ -145,6 +161,8 @@ def layout(reference: np.ndarray, other: np.ndarray, slack: float) -> np.ndarray
 
 def near(left: np.ndarray, right: np.ndarray, slack: float) -> bool:
     """Whether numbers are within the slack; what is not finite must be the same."""
+    if left.dtype == right.dtype == bool:
+        return bool((left == right).all())
     with np.errstate(invalid="ignore"):
         close = np.abs(left - right) <= slack
     if bool(close.all()):
@@ -165,6 +183,12 @@ def _transposes(array: np.ndarray) -> Iterable[np.ndarray]:
 
 def _equal(array: np.ndarray, first: np.ndarray) -> bool:
     return bool(((array == first) | (np.isnan(array) & np.isnan(first))).all())
+
+
+def _rows(tape: Tape, members: Sequence[int]) -> np.ndarray:
+    """A loop's values one below the other, at each input set."""
+    arrays = [[a.ravel() for a in tape.values[i].arrays] for i in members]
+    return np.stack([np.stack([each[s] for each in arrays]) for s in range(len(arrays[0]))])
 
 
 def _by_size(found: Iterable[Item]) -> dict[int, list[Item]]:

@@ -13,11 +13,16 @@ from parity.locate.correspondence import (
     Correspondence,
     base_of,
     depth_on_line,
+    depth_where_wrong,
     first_difference,
     is_inside,
+    kind_of,
+    number_of,
     same_line,
+    says_nothing,
 )
 from parity.locate.places import Location, Mark, location, return_of
+from parity.locate.tape import Tape
 
 PRODUCTS = frozenset(
     ["dot_general", "conv_general_dilated", "concatenate", "pad", "iota", "gather"]
@@ -34,6 +39,7 @@ class Blame(NamedTuple):
         depth: Which of the lines that asked for it is the one: 0 the innermost.
         evidence: The wrong value of JAX's whose counterpart `reference` is.
         place: The line, where no value was computed on it.
+        against: What that wrong value is held against, if it is not `reference`.
     """
 
     candidate: int
@@ -41,6 +47,7 @@ class Blame(NamedTuple):
     depth: int
     evidence: int
     place: Location | None = None
+    against: int | None = None
 
 
 class Placing(Correspondence):
@@ -72,6 +79,8 @@ class Placing(Correspondence):
         evidence = index
         if reference is not None and (found := self._loop(index, reference)) is not None:
             return found
+        if reference is not None and (found := self._one_too_many(index, reference)) is not None:
+            return found
         for _ in range(len(self.jax.values)):
             if reference is None:
                 break
@@ -79,6 +88,9 @@ class Placing(Correspondence):
             if handed is None:
                 break
             ours, theirs = handed
+            if (idle := self._idle(ours, theirs)) is not None:
+                index, reference = idle, theirs
+                continue
             if self.twin(ours) is None or self.jax.values[ours].is_input:
                 return self._dropped(index, ours, theirs, reference, evidence)
             index, reference = ours, theirs
@@ -142,7 +154,7 @@ class Placing(Correspondence):
         """An operand that stands where PyTorch has another, which JAX lacks: both of them."""
         theirs = self.own_parents(self.torch, reference)
         lacking = [p for p in theirs if not self.is_known(p)]
-        mine = [p for p in self.own_parents(self.jax, index) if not self.jax.values[p].is_plain]
+        mine = [p for p in self._known_before(index) if not self.jax.values[p].is_plain]
         spare = [
             p
             for p in mine
@@ -151,22 +163,73 @@ class Placing(Correspondence):
         ]
         if not spare:  # a number made where PyTorch has an array
             spare = self._made_plain(index)
-        if len(lacking) != 1 or len(spare) != 1:
+        if not spare or len(lacking) != len(spare):
             return None
-        return spare[0], lacking[0]
+        return spare[0], max(lacking, key=lambda t: self.likeness(spare[0], t))
+
+    def _known_before(self, index: int) -> list[int]:
+        """What a value was made of that PyTorch has too: one operation may be several of JAX's."""
+        found: dict[int, None] = {}
+        for parent in self.own_parents(self.jax, index):
+            inner = self.own_parents(self.jax, parent)
+            fused = not self.has_partner(parent) and len(inner) > 1
+            found |= dict.fromkeys([p for p in inner if self.has_partner(p)] if fused else [parent])
+        return [*found]
+
+    def _one_too_many(self, index: int, reference: int) -> Blame | None:
+        """Both go on with something that both have, but not with the same of it.
+
+        JAX has gone a step further than PyTorch, or PyTorch than JAX: these steps are the lines.
+        """
+        reference = self.laid_out_from(self.torch, reference)
+        mine, theirs = self.own_parents(self.jax, index), self.own_parents(self.torch, reference)
+        ours = [p for p in mine if p in self.partners.of_jax and not self._meets(p, theirs)]
+        others = [t for t in theirs if t in self.partners.of_torch and not self.is_met(t, mine)]
+        values = [*(self.jax.values[p] for p in ours), *(self.torch.values[t] for t in others)]
+        if len(ours) != 1 or len(others) != 1 or any(map(says_nothing, values)):
+            return None
+        met = {i for each in self.partners.of_torch[others[0]] for i in each}
+        known = {t for each in self.partners.of_jax[ours[0]] for t in each}
+        step = self.step_after(self.jax, met, ours[0])
+        if step is None:
+            return None
+        other = self.step_after(self.torch, known, others[0])
+        shown = others[0] if other is None else other
+        return Blame(step, shown, self.depth_of(step), index, against=reference)
+
+    def _meets(self, ours: int, theirs: Sequence[int]) -> bool:
+        return any({*t} & {*theirs} for t in self.partners.of_jax.get(ours, ()))
+
+    def is_met(self, theirs: int, mine: Sequence[int]) -> bool:
+        return any({*o} & {*mine} for o in self.partners.of_torch.get(theirs, ()))
+
+    def step_after(self, tape: Tape, known: set[int], index: int) -> int | None:
+        """The first value that is made of a known one, on the way to another."""
+        leading = tape.ancestors([index])
+        steps = [i for i in leading if known & {*self.own_parents(tape, i)} and i not in known]
+        return min(steps, default=None)
 
     def _made_plain(self, index: int) -> list[int]:
         """The operands that say nothing and are made on a line of their own, by that line."""
         found = []
         for parent in self.jax.values[index].parents:
-            chain = [parent]
-            while self.jax.values[chain[-1]].op in LAYOUTS and self.jax.values[chain[-1]].parents:
-                chain.append(self.jax.values[chain[-1]].parents[0])
+            chain: list[int] = [parent]
+            while (before := self._same_number_before(chain[-1])) is not None:
+                chain.append(before)
             made = [i for i in chain if self.jax.values[i].marks and self.jax.values[i].is_plain]
             here = location(self.marks_of(index)[0])[:2] if self.marks_of(index) else None
             if made and location(self.marks_of(made[-1])[0])[:2] != here:
                 found.append(made[-1])
         return found
+
+    def _same_number_before(self, index: int) -> int | None:
+        """What a number that says nothing was laid out from, or had before nothing was added."""
+        value = self.jax.values[index]
+        if value.op in LAYOUTS and value.parents:
+            return value.parents[0]
+        plain = [p for p in value.parents if self.jax.values[p].is_plain]
+        same = [p for p in plain if number_of(self.jax.values[p]) == number_of(value)]
+        return next((p for p in same if value.is_plain and self.jax.values[p].marks), None)
 
     def _dropped(
         self,
@@ -182,6 +245,7 @@ class Placing(Correspondence):
 
         Where PyTorch has it on the line of its operand, it is missing on the line of JAX's.
         """
+        ours = self._first_of(ours)
         value = self.jax.values[ours]
         made = self.torch.values[theirs]
         if value.is_plain and value.marks:
@@ -192,27 +256,38 @@ class Placing(Correspondence):
                 if depth is not None:
                     depth = min(depth, len(value.marks) - 1)
                     return Blame(ours, theirs, depth, ours)
-        return Blame(index, theirs, self.depth_of(index), ours)
+        depth = self.depth_of(index)
+        if value.is_input and not depth and made.marks:  # a port keeps the names of functions
+            names = [code.co_name for code, _ in self.marks_of(index)]
+            name = made.marks[0][0].co_name
+            depth = names.index(name) if name in names else 0
+        return Blame(index, theirs, depth, ours)
+
+    def _idle(self, index: int, reference: int) -> int | None:
+        """An operation of PyTorch's kind that adds nothing here, or multiplies by 1.
+
+        JAX has it as well then, and it is another operand that is to blame.
+        """
+        own, kind = {*self.partners.of_jax.get(index, ())}, kind_of(self.torch.values[reference])
+        while kind is not None and index >= 0:
+            if kind_of(self.jax.values[index]) == kind:
+                return index
+            parents = self.own_parents(self.jax, index)
+            index = next((p for p in parents if own & {*self.partners.of_jax.get(p, ())}), -1)
+        return None
+
+    def _first_of(self, index: int) -> int:
+        """The value that first had these numbers: nothing was added, or 1 multiplied by, since."""
+        own = {*self.partners.of_jax.get(index, ())}
+        for parent in self.own_parents(self.jax, index):
+            if own & {*self.partners.of_jax.get(parent, ())} and self.jax.values[parent].marks:
+                return self._first_of(parent)
+        return index
 
     def depth_of(self, index: int) -> int:
-        """Which of the lines that asked for a value is the one.
-
-        A line that comes out right where it is called from elsewhere was called wrongly here.
-        """
-        value = self.jax.values[index]
-        twin = self.twin(index)
-        others = [
-            each
-            for each in self.jax.values
-            if each.marks
-            and value.marks
-            and each.marks[0] == value.marks[0]
-            and each.op == value.op
-            and each.marks != value.marks
-        ]
-        if twin is not None and self.jax.values[twin].marks[:1] == value.marks[:1]:
-            others = [self.jax.values[twin]]
-        elif not others or not all(self.has_partner(each.index) for each in others):
-            return 0
-        depth = first_difference(value, others[0])
-        return depth if depth < len(value.marks) else 0
+        """Which of the lines that asked for a value is the one."""
+        value, twin = self.jax.values[index], self.twin(index)
+        if twin is not None and self.jax.values[twin].marks[:1] == value.marks[:1] != ():
+            depth = first_difference(value, self.jax.values[twin])
+            return depth if depth < len(value.marks) else 0
+        return depth_where_wrong(self.jax, value, self.has_partner)

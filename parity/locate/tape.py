@@ -12,6 +12,12 @@ Key = tuple[Any, ...]
 """What is the same operation in every run: where it is in the program, and how often before."""
 
 
+NUMBER = "number"
+"""What makes a plain number that PyTorch's operation was given."""
+LITERALS = (NUMBER, "constant")
+"""What makes a number that is written, or that only Python computed."""
+
+
 class Entry(NamedTuple):
     """One value of one run.
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parity.locate.places import Mark, own_marks
-from parity.locate.tape import Entry, Recording, as_array
+from parity.locate.tape import NUMBER, Entry, Recording, as_array
 from parity.names import Arrays, differentiated, flat, nested
 from parity.torch_side import arithmetic
 
@@ -163,32 +163,47 @@ class _Recorder:
 
         name = func.overloadpacket.__name__
         given = tree_leaves((args, kwargs))
-        parents = [self._place(x) for x in given if isinstance(x, torch.Tensor) and _is_plain(x)]
+        places = {id(x): self._place(x) for x in given if _is_plain(x)}
         returned = func(*args, **kwargs)
         if name in IGNORED and name != "lift_fresh":
             return returned
         numbers = tuple(float(x) for x in given if type(x) in (int, float))
         marks, node = self._marks()
-        for number, tensor in enumerate(tree_leaves(returned)):
-            if isinstance(tensor, torch.Tensor) and _is_plain(tensor):
-                if func._schema.is_mutable:
-                    parents.append(self._place(tensor, before=True))
-                # The rows that one operation makes are taken one by one, as by a loop.
-                key = self._key(marks, str(func), 0 if name in ROWS else number)
-                entry = Entry(
-                    key,
-                    str(func),
-                    tuple(dict.fromkeys(p for p in parents if p is not None)),
-                    tensor.detach().numpy().copy(),
-                    numbers,
-                    marks,
-                    self._modules[-1][1] if self._modules else "",
-                    node,
-                )
-                place = self._add(tensor, entry)
-                if func._schema.is_mutable:
-                    self._writes.setdefault(_memory(tensor), []).append(place)
+        plain = self._numbers([x for x in given if type(x) is float], marks)
+        written = _written(func, args, kwargs)
+        made = [x for x in tree_leaves(returned) if isinstance(x, torch.Tensor)] or written
+        for number, tensor in enumerate(made):
+            if not _is_plain(tensor):
+                continue
+            operands = _one_by_one(args, number) if name.startswith("_foreach") else given
+            parents = [places.get(id(x)) for x in operands]
+            if written:
+                parents.append(self._place(tensor, before=True))
+            parents += plain
+            # The rows that one operation makes are taken one by one, as by a loop.
+            key = self._key(marks, str(func), 0 if name in ROWS else number)
+            entry = Entry(
+                key,
+                str(func),
+                tuple(dict.fromkeys(p for p in parents if p is not None)),
+                tensor.detach().numpy().copy(),
+                numbers,
+                marks,
+                self._modules[-1][1] if self._modules else "",
+                node,
+            )
+            place = self._add(tensor, entry)
+            if written:
+                self._writes.setdefault(_memory(tensor), []).append(place)
         return returned
+
+    def _numbers(self, given: list[float], marks: tuple[Mark, ...]) -> list[int]:
+        """Plain numbers that an operation is given: what Python computed is no tensor."""
+        first = len(self.entries)
+        for number in given:
+            key = self._key(marks, NUMBER, 0)
+            self.entries.append(Entry(key, NUMBER, (), np.array(number), (), marks))
+        return [*range(first, len(self.entries))]
 
     def _add(self, tensor: Any, entry: Entry) -> int:
         self.entries.append(entry)
@@ -258,9 +273,30 @@ def _frames() -> list[Mark]:
     return found
 
 
+def _written(func: Any, args: tuple, kwargs: dict) -> list[Any]:
+    """The tensors into which an operation writes."""
+    from torch.utils._pytree import tree_leaves
+
+    arguments = func._schema.arguments
+    values = {argument.name: value for argument, value in zip(arguments, args, strict=False)}
+    values |= kwargs
+    writes = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+    return tree_leaves([values[name] for name in writes if values.get(name) is not None])
+
+
+def _one_by_one(args: tuple, number: int) -> list[Any]:
+    """What an operation on lists has for one element of them."""
+    return [
+        each[number] if isinstance(each, list | tuple) and number < len(each) else each
+        for each in args
+    ]
+
+
 def _is_plain(tensor: Any) -> bool:
     import torch
 
+    if not isinstance(tensor, torch.Tensor):
+        return False
     return (
         tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
     )

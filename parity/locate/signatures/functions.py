@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature, rich
 from parity.locate.signatures.relations import (
     each_set,
@@ -93,6 +94,8 @@ ACTIVATIONS: dict[str, Function] = {
     "round": np.round,
     "trunc": np.trunc,
 }
+BENT = ("relu", "elu", "leaky_relu", "leaky_relu(0.2)", "abs")
+"""What is a multiple of x on either side of 0: to tell it, x must lie on both."""
 SPREADS = ("square", "sqrt", "exp", "log", "exp(x/2)", "exp(2x)")
 ROUNDINGS = ("floor", "ceil", "round", "trunc")
 SHOWN_BY = r"std|var|sigma|scale|precision"
@@ -189,9 +192,10 @@ def _one_of_the_other(pair: Pair, names, clues: Clues | None = None) -> str:
     fits = []
     for name in names:
         function = ACTIVATIONS[name]
-        if is_right(pair, each_set(function, pair.wrong)):
+        bent = name in BENT
+        if _may(bent, pair.wrong) and is_right(pair, each_set(function, pair.wrong)):
             fits.append((name, f"PyTorch's is {name} of JAX's", pair.reference))
-        if is_wrong(pair, each_set(function, pair.right)):
+        if _may(bent, pair.right) and is_wrong(pair, each_set(function, pair.right)):
             fits.append((name, f"JAX's is {name} of PyTorch's", pair.candidate))
     if not fits:
         return ""
@@ -200,9 +204,15 @@ def _one_of_the_other(pair: Pair, names, clues: Clues | None = None) -> str:
     return (named or [text for _, text, _ in fits])[0]
 
 
+def _may(bent: bool, x: Arrays) -> bool:
+    """Whether x can tell a function: one with a bend at 0 needs it on both sides of 0."""
+    return not bent or (any((a > 0).any() for a in x) and any((a < 0).any() for a in x))
+
+
 def _another_of(clues: Clues, pair: Pair, names) -> str:
-    for x in clues.values:
-        made = {name: [*each_set(ACTIVATIONS[name], x)] for name in names} if telling(pair) else {}
+    for x in clues.values if telling(pair) else ():
+        kept = [name for name in names if _may(name in BENT, x)]
+        made = {name: [*each_set(ACTIVATIONS[name], x)] for name in kept}
         made = {name: y for name, y in made.items() if not all(map(np.array_equal, y, x))}
         right = [name for name in made if is_right(pair, made[name])]
         wrong = [name for name in made if is_wrong(pair, made[name])]

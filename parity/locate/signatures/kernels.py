@@ -35,6 +35,10 @@ def square_kernel(clues: Clues) -> Found | None:
     return None
 
 
+ROWS = 3
+"""Unlike rows from which it can be told that the same is added to all."""
+
+
 def _biased(values: Arrays, products, fits: Callable, pair: Pair) -> bool:
     """Whether values are products, but for a row that is added to all."""
     made = [*products]
@@ -45,6 +49,9 @@ def _biased(values: Arrays, products, fits: Callable, pair: Pair) -> bool:
     ):
         return False
     rows = [v - p for v, p in zip(values, made, strict=True)]
+    unlike = min(len(np.unique(v.reshape(-1, v.shape[-1]).round(9), axis=0)) for v in values)
+    if unlike < ROWS:  # a row that is added to all makes one value of any other
+        return False
     biased = [p + row.reshape(-1, row.shape[-1])[0] for p, row in zip(made, rows, strict=True)]
     return fits(pair, biased)
 

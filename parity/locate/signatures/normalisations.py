@@ -23,6 +23,11 @@ def normalised(x: np.ndarray, epsilon: float, axes: tuple[int, ...]) -> np.ndarr
     return centred / np.sqrt((centred**2).mean(axes, keepdims=True) + epsilon)
 
 
+ROWS = 4
+"""Unlike rows from which a weight and a bias for each column can be told; two fit any."""
+RUNNING = r"batch|running|moving|momentum|norm|stats|ema\b"
+LEAST = 1e-6
+"""Less than this a new batch never weighs in a running average."""
 NORMALISATIONS = ((-1,), (-2, -1), (-3, -2, -1), (0,), (0, 2, 3), (0, 1, 2), (1, 2, 3))
 
 
@@ -80,7 +85,7 @@ def _is_affine(
         z, y, right, wrong = rows.reshape(4, -1, rows.shape[-1])
         step = ((right - wrong) * (z - y)).sum(0)
         size = ((z - y) ** 2).sum(0)
-        if len(z) < 2 or not size.all():
+        if len(np.unique(z.round(9), axis=0)) < ROWS or not size.all():
             return False
         weight = step / size
         bias = (right - weight * z).mean(0)
@@ -142,7 +147,7 @@ def _within(ours: np.ndarray, right: np.ndarray, wrong: np.ndarray, loss: float)
 
 def running_average(clues: Clues) -> Found | None:
     """(1−m)·old + m·new: momenta that sum to 1, or a new variance with n against n − 1."""
-    for pair in clues.pairs:
+    for pair in clues.pairs if clues.support(RUNNING) else ():
         for old in clues.arrays:
             for x in clues.arrays:
                 for axes in ((0,), (0, 2, 3), (0, 1, 2), (0, 2), (0, 1)):
@@ -175,9 +180,9 @@ def _weights(
             if new.shape != o.shape or o.shape != value.shape or (new == o).any():
                 return None
             weights += [*((value - o) / (new - o))]
-        if not np.isfinite(weights).all() or len(weights) < 2 or not 0 < weights[0] < 1:
+        if not np.isfinite(weights).all() or len(weights) < 2 or not LEAST < weights[0] < 1:
             return None
-        if not all(abs(w - weights[0]) <= 1e-9 for w in weights):
+        if not all(abs(w - weights[0]) <= 1e-9 * weights[0] for w in weights):
             return None
         found.append(float(weights[0]))
     apart = not near(found[0], found[1])

@@ -144,7 +144,7 @@ def pairing(clues: Clues) -> Found | None:
         if not telling(pair):
             continue
         for a, b in product(clues.values, repeat=2):
-            if a is b:
+            if a is b or _are_these(pair, a, b):
                 continue
             right = _pairings(pair, a, b, is_right)
             if not right:
@@ -173,6 +173,11 @@ REMAINDER = (
 )
 SIGN = ("R04", "a + b on both sides, or a - b on both", "a term's sign is turned")
 OPERATION = ("R37", "use the same operation on both sides", "another operation of two operands")
+
+
+def _are_these(pair: Pair, a: Arrays, b: Arrays) -> bool:
+    """Whether one of two values is what is to be explained, whose larger or smaller says naught."""
+    return any(is_right(pair, each) or is_wrong(pair, each) for each in (a, b))
 
 
 def _pairings(pair: Pair, a: Arrays, b: Arrays, fits: Callable) -> list[str]:

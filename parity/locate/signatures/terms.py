@@ -18,7 +18,7 @@ from parity.locate.signatures.relations import (
 )
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-DECAY = r"weight_decay|decay|adamw?\b"
+DECAY = r"weight_decay|decay|adamw\b"
 DAMPING = r"dampening|momentum|trace|ema"
 ADAGRAD = r"adagrad|accum"
 

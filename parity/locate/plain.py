@@ -1,0 +1,81 @@
+"""Plain numbers that are wrong: a rate, a count, a constant that PyTorch's side has otherwise.
+
+PyTorch's side often computes them in Python, as numbers that an operation is given; JAX's side in
+arrays without axes. A number of JAX's is tried out in the place of one of PyTorch's as any value is.
+"""
+
+from collections.abc import Sequence
+
+from parity.locate.correspondence import number_of
+from parity.locate.jax_tape import JaxRun
+from parity.locate.matching import Partners
+from parity.locate.placing import Blame, Placing
+from parity.locate.repairs import Repairs, Target
+from parity.locate.tape import NUMBER
+
+MAX_NUMBERS = 24
+"""So many of PyTorch's numbers are tried in the place of one of JAX's, the nearest first."""
+
+
+class Plain(Placing):
+    """From an operation that was given a wrong number to what made that number."""
+
+    def __init__(self, partners: Partners, runs: Sequence[JaxRun], wrong: dict[str, float]) -> None:
+        """The partners, JAX's runs, and the slack of each output that is wrong."""
+        super().__init__(partners, wrong)
+        self.repairs = Repairs(self.torch, self.jax, runs)
+
+    def placed(self, index: int, reference: int | None) -> Blame:
+        """Whether the operation is to blame, what it was given, or a number on the way to that."""
+        found = super().placed(index, reference)
+        if found.place is not None or found.reference is None or found.against is not None:
+            return found
+        made = self.jax.values[found.candidate]
+        if made.is_plain and made.arrays[0].size == 1:
+            number = self._made_by(found.candidate, found.reference)
+        else:
+            number = self.wrong_number(found.candidate, found.reference)
+        if number is None:
+            return found
+        return Blame(number[0], number[1], self.depth_of(number[0]), found.evidence)
+
+    def numbers_like(self, index: int) -> list[tuple[int, ...]]:
+        """PyTorch's plain numbers for one of JAX's, the nearest first."""
+        value = self.jax.values[index]
+        size = abs(number_of(value))
+        if not value.is_plain or value.arrays[0].size != 1 or size == 1:
+            return []  # 1 is what much comes to: whatever it multiplies could be mended by it
+        by_number = {abs(number_of(self.torch.values[i])): (i,) for i in self.numbers_in_torch}
+        near = sorted(by_number, key=lambda x: abs(x - size) / max(x + size, 1e-300))
+        return [by_number[x] for x in near[:MAX_NUMBERS]]
+
+    def wrong_number(self, index: int, reference: int) -> tuple[int, int] | None:
+        """The first number that makes an operation wrong, and PyTorch's in its place.
+
+        The operation comes out as PyTorch's does once one operand is the number that this has.
+        """
+        given = [p for p in self.torch.values[reference].parents if self._is_number(p)]
+        for ours in self.jax.values[index].parents:
+            if not self.jax.values[ours].is_plain or self.jax.values[ours].arrays[0].size != 1:
+                continue
+            for theirs in given:
+                target = Target(index, reference, self.slack_of(reference))
+                if self.repairs.follows({ours: theirs}, target):
+                    return self._made_by(ours, theirs)
+        return None
+
+    def _is_number(self, index: int) -> bool:
+        value = self.torch.values[index]
+        return value.op == NUMBER or (value.is_plain and value.arrays[0].size == 1)
+
+    def _made_by(self, ours: int, theirs: int) -> tuple[int, int] | None:
+        """The first of the numbers that one was computed from with which it would be right."""
+        target = Target(ours, theirs, self.slack_of(theirs))
+        for index in sorted(self.jax.ancestors([ours])):
+            value = self.jax.values[index]
+            if not value.marks or value.arrays[0].size != 1 or not value.is_plain:
+                continue
+            for each in self.numbers_like(index):
+                if self.repairs.mends((index,), each, 1, target):
+                    return index, each[0]
+        return None
