@@ -136,10 +136,11 @@ _CAUSES: dict[str, str] = {
     "R02 R35": "schedule one ahead; schedule one behind",
     "R02 R24": "last step of an episode masked; last step left out of the loss",
     "R03": "entropy of the mean policy; log-probability averaged over dimensions; "
-    "summed over episodes; averaged over time; averaged over steps; mean return per step",
-    "R04": "actions exchanged; noise subtracted; sign of the loss; ascent for descent; "
-    "ascent for descent, in PyTorch",
+    "mean return per step",
+    "R03 R08": "summed over episodes; averaged over time; averaged over steps",
+    "R04": "noise subtracted; sign of the loss; ascent for descent; ascent for descent, in PyTorch",
     "R04 R37": "Gumbel noise subtracted",
+    "R04 R07 R24": "actions exchanged",
     "R05": "σ not in the exponent; deviation not divided by; twice the learning rate",
     "R05 R06": "square not halved",
     "R05 R13": "entropy over padding",
@@ -172,10 +173,17 @@ _CAUSES: dict[str, str] = {
     "stays where it started",
     "R29": "clipped elementwise; clipped by value",
     "R30": "b1 of 0.99; b2 of 0.99; b1 and b2 exchanged; b2 of 0.99 in PyTorch; AdamW",
-    "R31": "no bias correction; count one ahead; count one behind",
+    "R31": "no bias correction",
+    "R31 R35 R02": "count one ahead; count one behind",
     "R32": "entropy in bits",
     "R33": "entropy without its ½",
     "R34": "mean not subtracted",
+    "R42": "15 degrees for 12; gravity of 9.81; push of 9 N; "
+    "mass plus length for mass times length; "
+    "steps of 10 ms; the track ends at 2.5 m; no signal below 1e-3; no signal below 1.11e-5; "
+    "a signal from 0.84e-5; 500 steps whatever is asked for; ends at max_steps and says 500",
+    "R42 R05": "the pole's whole length; the cart's mass for the total",
+    "R42 R35": "one step fewer",
     "R35": "steps not counted; count not carried on; counted twice",
 }
 CAUSES = {name: traps.split() for traps, names in _CAUSES.items() for name in names.split("; ")}

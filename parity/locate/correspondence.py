@@ -7,7 +7,7 @@ import numpy as np
 
 from parity.locate.matching import Partners, item, same
 from parity.locate.places import Mark, location
-from parity.locate.tape import NUMBER, Tape, Value
+from parity.locate.tape import LITERALS, NUMBER, Tape, Value
 from parity.yardstick import GATE, SLACK
 
 LAYOUTS = frozenset(
@@ -72,6 +72,8 @@ class Correspondence:
         if index in self.targets:
             return False
         value = self.jax.values[index]
+        if value.op in LITERALS:  # what is written has no line of its own: its use is to blame
+            return True
         if not value.is_plain:
             return index in self.partners.of_jax
         # One number everywhere, that was computed: PyTorch should come to it as well.
@@ -157,7 +159,7 @@ class Correspondence:
     def counterpart(self, index: int) -> int | None:
         """PyTorch's value that JAX lacks and that is made alike, by that kind of operation.
 
-        It has all operands that are right.
+        It has all operands that are right, and the same numbers, if numbers are written there.
         """
         kind = kind_of(self.jax.values[index])
         parents = [p for p in self.own_parents(self.jax, index) if p in self.partners.of_jax]
@@ -165,9 +167,15 @@ class Correspondence:
         known = [{i for t in self.partners.of_jax[p] for i in t} for p in right]
         for theirs in self._lacking_by_kind.get(kind, ()) if kind and known else ():
             given = {*self.torch.values[theirs].parents, *self.own_parents(self.torch, theirs)}
-            if all(each & given for each in known):
+            alike = self._literals(self.torch, theirs) == self._literals(self.jax, index)
+            if alike and all(each & given for each in known):
                 return theirs
         return None
+
+    def _literals(self, tape: Tape, index: int) -> set[float]:
+        """The numbers that are written where a value is made, but for 0 and 1."""
+        made = (tape.values[p] for p in tape.values[index].parents)
+        return {number_of(v) for v in made if v.op in LITERALS and not says_nothing(v)}
 
     def is_same(self, ours: int, theirs: int) -> bool:
         """Whether two values are the same numbers, also those that a loop has one by one."""
@@ -189,10 +197,12 @@ class Correspondence:
 
     @cached_property
     def inputs_of_jax(self) -> list[frozenset[str]]:
+        """The inputs that each of JAX's values depends on."""
         return inputs_of(self.jax)
 
     @cached_property
     def inputs_of_torch(self) -> list[frozenset[str]]:
+        """The inputs that each of PyTorch's values depends on."""
         return inputs_of(self.torch)
 
     def twin(self, index: int) -> int | None:

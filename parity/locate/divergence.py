@@ -19,7 +19,7 @@ from parity.locate.places import (
     of_callable,
 )
 from parity.locate.search import Searched, search
-from parity.locate.tape import NUMBER, Tape, Value
+from parity.locate.tape import Tape, Value
 from parity.prepared import Prepared, prepared
 
 NEAREST = 24
@@ -188,6 +188,13 @@ def _evidence(found: Searched) -> Evidence:
     index = blame.evidence
     reference = None if blame.reference is None else torch.values[blame.reference]
     against = reference if blame.against is None else torch.values[blame.against]
+    if against is not None and jax.values[index].is_plain and against.is_plain:
+        # A number that is wrong says less than what came of it.
+        path = next(iter(found.search.wrong))
+        index, numbers = jax.outputs[path], [_seen(jax, jax.values[index])]
+        plain, against = [_seen(torch, against)], torch.values[torch.outputs[path]]
+    else:
+        numbers = plain = []
     inside, before = set(found.search.region), jax.ancestors([index])
     apart = sorted(inside, key=lambda i: abs(i - index))[:NEAREST]
     known = [i for i in sorted(before, reverse=True) if i not in inside][:NEAREST]
@@ -198,18 +205,18 @@ def _evidence(found: Searched) -> Evidence:
         "forward",
         None if against is None else _seen(torch, against),
         _seen(jax, jax.values[index]),
-        [_seen(torch, value) for value in lacking[:NEAREST] if value is not against],
-        [_seen(jax, jax.values[i]) for i in apart if i != index],
+        plain + [_seen(torch, value) for value in lacking[:NEAREST] if value is not against],
+        numbers + [_seen(jax, jax.values[i]) for i in apart if i != index],
         [_seen(jax, jax.values[i]) for i in known],
     )
 
 
 def _seen(tape: Tape, value: Value) -> Seen:
-    parents = [tape.values[parent] for parent in value.parents]
-    operands = [parent.arrays for parent in parents if parent.op != NUMBER]
-    numbers = [tuple(np.array(n) for _ in value.arrays) for n in value.numbers]
-    given = operands if value.op[:5] != "aten." else [*operands, *numbers]
-    return Seen(value.op, value.arrays, tuple(given), value.code)
+    operands = [tape.values[parent].arrays for parent in value.parents]
+    known = {float(a) for each in operands if not np.ndim(a := each[0])}
+    plain = [n for n in value.numbers if n not in known] if value.op.startswith("aten.") else []
+    numbers = [tuple(np.array(n) for _ in value.arrays) for n in plain]
+    return Seen(value.op, value.arrays, (*operands, *numbers), value.code)
 
 
 def _apart(evidence: Evidence) -> tuple[tuple[int, ...], float, float] | None:

@@ -85,7 +85,7 @@ class Forward(Plain):
         if shown is None or not operands or operands & {*self.torch.values[shown].parents}:
             return blame
         leading = self.torch.ancestors([shown])
-        for (first, *others) in self.missing:
+        for first, *others in self.missing:
             if not others and first in leading and operands & {*self.torch.values[first].parents}:
                 against = shown if blame.against is None else blame.against
                 return blame._replace(reference=first, against=against)
@@ -97,9 +97,10 @@ class Forward(Plain):
         leaves: dict[int, int] = {}
         for path, slack in self.wrong.items():
             target = Target(self.jax.outputs[path], self.torch.outputs[path], slack, is_output=True)
-            leaves |= self._leaves(target, set())
+            leaves = self._leaves(target, set()) | leaves
         if not leaves:
-            return self.placed(self.edge[0], self._same_operands(self.edge[0]))
+            telling = [i for i in self.edge if not self.jax.values[i].is_plain] or self.edge
+            return self.placed(telling[0], self._same_operands(telling[0]))
         first = min(leaves)
         if (step := self._went_on(first, leaves[first])) is not None:
             return step
@@ -133,11 +134,14 @@ class Forward(Plain):
         if all(self.has_partner(p) for p in self.jax.values[index].parents):
             return None
         leading = self.jax.ancestors([index])
-        for each in self.edge:
-            if each in leading and each != index:
-                theirs = self.counterpart(each)
-                if theirs is not None and not self.is_same(each, theirs):
-                    return each, theirs
+        return self._first_unlike([i for i in self.edge if i in leading and i != index])
+
+    def _first_unlike(self, indices: Sequence[int]) -> tuple[int, int] | None:
+        """The first of these that is made as one of PyTorch's is, and differs from it."""
+        for each in indices:
+            theirs = self.counterpart(each)
+            if theirs is not None and not self.is_same(each, theirs):
+                return each, theirs
         return None
 
     def _leaves(self, target: Target, seen: set[int]) -> dict[int, int]:
@@ -157,7 +161,7 @@ class Forward(Plain):
                     leaves[index] = theirs
                 elif ours not in seen:
                     inner = Target(ours, other, self.slack_of(other))
-                    leaves |= self._leaves(inner, seen) or {ours: other}
+                    leaves = (self._leaves(inner, seen) or {ours: other}) | leaves
         if not leaves and (number := self.wrong_number(*found[0][:2])) is not None:
             return {number[0]: number[1]}
         return leaves or {found[0][0]: found[0][1]}

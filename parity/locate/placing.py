@@ -6,6 +6,7 @@ out. A line that comes out right where it is called from elsewhere was called wr
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from parity.locate.correspondence import (
@@ -115,6 +116,8 @@ class Placing(Correspondence):
             p for p in self.own_parents(self.jax, index) if not is_inside(self.marks_of(p), outer)
         ]
         theirs = {*self.own_parents(self.torch, reference)}
+        # What PyTorch makes of the same start is an operation that is left out.
+        theirs |= {p for t in theirs for p in self.own_parents(self.torch, t)}
         begins = value.iteration == 0 and any(
             self.has_partner(p)
             and not self.jax.values[p].is_plain
@@ -182,6 +185,8 @@ class Placing(Correspondence):
         JAX has gone a step further than PyTorch, or PyTorch than JAX: these steps are the lines.
         """
         reference = self.laid_out_from(self.torch, reference)
+        if self._is_extra(index, reference):
+            return Blame(index, reference, self.depth_of(index), index)
         mine, theirs = self.own_parents(self.jax, index), self.own_parents(self.torch, reference)
         ours = [p for p in mine if p in self.partners.of_jax and not self._meets(p, theirs)]
         others = [t for t in theirs if t in self.partners.of_torch and not self.is_met(t, mine)]
@@ -197,10 +202,30 @@ class Placing(Correspondence):
         shown = others[0] if other is None else other
         return Blame(step, shown, self.depth_of(step), index, against=reference)
 
+    def _is_extra(self, index: int, reference: int) -> bool:
+        """Whether an operation's own operand is what PyTorch goes on with.
+
+        If PyTorch's is of that kind as well, the two may stand for one another, and the operand be
+        a step ahead: not if JAX uses that rightly elsewhere.
+        """
+        operands = {*self.own_parents(self.jax, index)}
+        known = {i for each in self.partners.of_torch.get(reference, ()) for i in each} & operands
+        if not known:
+            return False
+        if kind_of(self.jax.values[index]) != kind_of(self.torch.values[reference]):
+            return True
+        uses = {c for i in known for c in self._consumers[i] if c != index}
+        return any(map(self.has_partner, uses))
+
+    @cached_property
+    def _consumers(self) -> list[list[int]]:
+        return self.jax.consumers()
+
     def _meets(self, ours: int, theirs: Sequence[int]) -> bool:
         return any({*t} & {*theirs} for t in self.partners.of_jax.get(ours, ()))
 
     def is_met(self, theirs: int, mine: Sequence[int]) -> bool:
+        """Whether one of PyTorch's values is among some of JAX's."""
         return any({*o} & {*mine} for o in self.partners.of_torch.get(theirs, ()))
 
     def step_after(self, tape: Tape, known: set[int], index: int) -> int | None:

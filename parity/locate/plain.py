@@ -1,7 +1,7 @@
 """Plain numbers that are wrong: a rate, a count, a constant that PyTorch's side has otherwise.
 
 PyTorch's side often computes them in Python, as numbers that an operation is given; JAX's side in
-arrays without axes. A number of JAX's is tried out in the place of one of PyTorch's as any value is.
+arrays without axes. A number of PyTorch's is tried out in the place of JAX's as any value is.
 """
 
 from collections.abc import Sequence

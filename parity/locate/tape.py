@@ -144,10 +144,16 @@ class Tape(NamedTuple):
             if value.marks:
                 key = (*value.marks[0], value.op, value.group[-1])
                 lines.setdefault(key, []).append(value.index)
-        found = {tuple(members) for groups in (loops, lines) for members in groups.values()}
+        found: set[tuple[int, ...]] = set()
+        for members in (*loops.values(), *lines.values()):
+            by_shape: dict[Any, list[int]] = {}
+            for index in members:  # a loop over parameters has values of several shapes
+                shapes = tuple(array.shape for array in self.values[index].arrays)
+                by_shape.setdefault(shapes, []).append(index)
+            found |= {tuple(alike) for alike in by_shape.values() if len(alike) > 1}
         for members in sorted(found, key=lambda each: (len(each), each)):
             shapes = {array.shape for i in members for array in self.values[i].arrays}
-            if len(members) > 1 and len(shapes) == 1:
+            if len(shapes) == 1:
                 yield [*members]
 
 

@@ -85,7 +85,7 @@ def forward(torch_code, jax_code, sets, **more):
             torch_code,
         ),
         Seen(
-            "candidate",
+            jax_code.split("(")[0].rpartition(".")[2],
             tuple(by_jax(jax_code, each) for each in sets),
             operands_of(jax_code, sets),
             jax_code,
@@ -415,6 +415,20 @@ FORWARD = {
     "no bias": ("R17", "x @ w + b", "x @ w", drawn(x=(5, 3), w=(3, 4), b=(4,))),
     "no term": ("R06", "a + b - c", "a + b", drawn(a=(5,), b=(5,), c=(5,))),
     "a coefficient's term": ("R06", "a + 0.01 * b", "a + 0.02 * b", drawn(a=(5,), b=(5,))),
+    "count one ahead": ("R35", "torch.add(t, 1)", "t + 2", drawn(t=number(1000.0))),
+    "last of equal choices": (
+        "C10",
+        "x.argmax(-1)",
+        "x.shape[-1] - 1 - x[..., ::-1].argmax(-1)",
+        drawn(x=lambda rng: rng.integers(0, 3, (6, 5)).astype(float)),
+    ),
+    "smallest for largest choice": ("R09", "x.argmax(-1)", "x.argmin(-1)", X),
+    "another threshold": (
+        "R42",
+        "torch.gt(x, a)",
+        "x > b",
+        drawn(x=(5, 7), a=number(0.2), b=number(0.5)),
+    ),
     "no baseline": ("R34", "x - x.mean()", "1.0 * x", X),
     "a constant": ("R35", "x + 0.25", "1.0 * x", X),
     # --- reductions

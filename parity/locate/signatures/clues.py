@@ -181,8 +181,17 @@ def _scale(values: np.ndarray) -> float:
     return float(np.abs(finite).max(initial=0.0))
 
 
+def _is_split(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether two shapes differ only in how the axes before the last are counted."""
+    same = ours.ndim > 1 and theirs.ndim > 1 and ours.shape[-1] == theirs.shape[-1] > 1
+    return same and ours.size == theirs.size and ours.ndim != theirs.ndim
+
+
 def _pair(reference: Seen, candidate: Seen) -> Pair:
     right, wrong = _floats(reference.values), _floats(candidate.values)
+    if all(_is_split(r, w) for r, w in zip(right, wrong, strict=True)):
+        split = tuple(r.reshape(w.shape) for r, w in zip(right, wrong, strict=True))
+        right = right if _equal(split, wrong) else split
     right_tolerances, wrong_tolerances = [], []
     for ours, theirs in zip(right, wrong, strict=True):
         closest = np.inf

@@ -61,7 +61,10 @@ def denominator_epsilon(clues: Clues) -> Found | None:
         ):
             continue
         for d in clues.values:
-            if not all((a > 0).all() for a in d) or np.ptp(np.concatenate([*map(np.ravel, d)])) == 0:
+            if (
+                not all((a > 0).all() for a in d)
+                or np.ptp(np.concatenate([*map(np.ravel, d)])) == 0
+            ):
                 continue  # one number over another is many pairs of powers of ten
             for e1 in (0.0, *EPSILONS):
                 for e2 in (0.0, *EPSILONS):

@@ -20,7 +20,7 @@ from parity.locate.signatures.relations import (
 
 MAX_POWER = 64
 DISCOUNT = r"discount|gamma|\blam|decay|\*\*"
-SQUARES = r"l2_loss|mse|squared|square|\*\* ?2|pow|norm"
+SQUARES = r"l2_loss|mse|squared_error"
 MEANS = r"mean|average|sum|len\(|size|shape|numel|reduc"
 
 
@@ -29,8 +29,7 @@ def half_of_the_square(clues: Clues) -> Found | None:
     for pair in clues.pairs:
         k = factor(pair)
         if k is not None and (near(k, 0.5) or near(k, 2.0)) and clues.says(SQUARES):
-            named = 4 if clues.says("l2_loss|mse") else 0
-            return Found(f"JAX's is {shown(k)} times PyTorch's, a squared error", named)
+            return Found(f"JAX's is {shown(k)} times PyTorch's, a squared error", 4)
 
     def square(a: np.ndarray, b: np.ndarray):
         return (a - b) ** 2
@@ -120,6 +119,7 @@ def mean_against_sum(clues: Clues) -> Found | None:
         k = factors(pair)
         if k is None or all(near(x, 1) for x in k):
             continue
+        k = tuple(map(abs, k))  # a port may count in costs where PyTorch counts in gains
         for n, what in lengths(clues):
             if either_way(k, n) and (clues.support(MEANS) or min(n) > 4):
                 micro = clues.support("accum|multisteps|micro|num_batches")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 
@@ -96,8 +97,19 @@ ACTIVATIONS: dict[str, Function] = {
 }
 BENT = ("relu", "elu", "leaky_relu", "leaky_relu(0.2)", "abs")
 """What is a multiple of x on either side of 0: to tell it, x must lie on both."""
+ELEMENTWISE = frozenset(
+    [
+        *("relu", "max", "maximum", "clamp", "tanh", "exp", "log", "sigmoid", "logistic"),
+        *("softplus", "log1p", "logaddexp", "gelu", "silu", "elu", "erf", "leaky_relu", "mul"),
+        *("abs", "sqrt", "square", "pow", "integer_pow", "expm1", "sign", "neg"),
+    ]
+)
+"""Operations that make one entry of one."""
+SAME = {"relu": "max", "maximum": "max", "clamp": "max", "sigmoid": "logistic", "square": "pow"}
+SAME |= {"integer_pow": "pow"}
 SPREADS = ("square", "sqrt", "exp", "log", "exp(x/2)", "exp(2x)")
 ROUNDINGS = ("floor", "ceil", "round", "trunc")
+LOGARITHMS = r"log_?(std|var|sigma|scale)"
 SHOWN_BY = r"std|var|sigma|scale|precision"
 
 
@@ -161,8 +173,9 @@ def transformed_spread(clues: Clues) -> Found | None:
     """One is the other's square, root, exponential or logarithm, and it is a std or var."""
     if not clues.says(SHOWN_BY):
         return None
+    spreads = [name for name in SPREADS if name not in ("exp", "log") or clues.says(LOGARITHMS)]
     for pair in clues.main:
-        found = _one_of_the_other(pair, SPREADS) or _another_of(clues, pair, SPREADS)
+        found = _one_of_the_other(pair, spreads) or _another_of(clues, pair, spreads)
         if found:
             return Found(found, 8)
     return None
@@ -175,6 +188,18 @@ def activation(clues: Clues) -> Found | None:
         both = _another_of(clues, pair, names) or _one_of_the_other(pair, names, clues)
         if both:
             return Found(both, 6 if clues.support(r"tanh|relu|sigm|exp|log|soft|elu|sq|pow") else 4)
+    return None
+
+
+def another_function(clues: Clues) -> Found | None:
+    """Two elementwise functions of one operand: by the operations that made the values."""
+    for pair in clues.main if clues.evidence.reference is not None else ():
+        right, wrong = (seen.op.split(".")[1 if "." in seen.op else 0] for seen in pair[:2])
+        if not ({right, wrong} <= ELEMENTWISE) or SAME.get(right, right) == SAME.get(wrong, wrong):
+            continue
+        for x, y in product(pair.reference.operands, pair.candidate.operands):
+            if x[0].shape == y[0].shape and x[0].ndim and all(map(np.allclose, x, y)):
+                return Found(f"PyTorch's is {right} of a value, JAX's {wrong} of the same", 3)
     return None
 
 
@@ -251,6 +276,12 @@ SIGNATURES = (
         "another activation or elementwise function, or one left out",
         "apply the same function on both sides",
         activation,
+    ),
+    Signature(
+        "R11",
+        "another activation or elementwise function, or one left out",
+        "apply the same function on both sides",
+        another_function,
     ),
     Signature(
         "R26",

@@ -127,9 +127,15 @@ def mask_left_out(clues: Clues) -> Found | None:
                     return Found(f"PyTorch's is x times {what}, JAX's x times 1 less it", 7)
             for a, b in product(clues.values, repeat=2) if what == "a mask" else ():
                 rights = each_set(_chosen, m, a, b)
-                if a is not b and explains(pair, rights, each_set(_chosen, m, b, a)):
+                trivial = a is b or any(_is_either(pair, each) for each in (a, b))
+                if not trivial and explains(pair, rights, each_set(_chosen, m, b, a)):
                     return Found(f"PyTorch's is where({what}, a, b), JAX's where(.., b, a)", 7)
     return None
+
+
+def _is_either(pair: Pair, values: Arrays) -> bool:
+    """Whether values are what is to be explained: chosen among themselves they say nothing."""
+    return is_right(pair, values) or is_wrong(pair, values)
 
 
 def _chosen(m: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -146,8 +152,13 @@ def tie_of_comparison(clues: Clues) -> Found | None:
         if not (flags and alike):
             continue
         parts = [r != w for r, w in zip(pair.right, pair.wrong, strict=True)]
-        for a, b in product(clues.values, repeat=2):
-            if a is not b and all(map(_are_the_ties, a, b, parts)):
+        compared = [*pair.reference.operands, *pair.candidate.operands]
+        for a, b in product(compared, repeat=2):
+            if (
+                a is not b
+                and len(a) == len(b) == len(parts)
+                and all(map(_are_the_ties, a, b, parts))
+            ):
                 return Found("they differ where two operands are equal, and there alone", 7)
     return None
 

@@ -25,7 +25,6 @@ def normalised(x: np.ndarray, epsilon: float, axes: tuple[int, ...]) -> np.ndarr
 
 ROWS = 4
 """Unlike rows from which a weight and a bias for each column can be told; two fit any."""
-RUNNING = r"batch|running|moving|momentum|norm|stats|ema\b"
 LEAST = 1e-6
 """Less than this a new batch never weighs in a running average."""
 NORMALISATIONS = ((-1,), (-2, -1), (-3, -2, -1), (0,), (0, 2, 3), (0, 1, 2), (1, 2, 3))
@@ -147,7 +146,7 @@ def _within(ours: np.ndarray, right: np.ndarray, wrong: np.ndarray, loss: float)
 
 def running_average(clues: Clues) -> Found | None:
     """(1−m)·old + m·new: momenta that sum to 1, or a new variance with n against n − 1."""
-    for pair in clues.pairs if clues.support(RUNNING) else ():
+    for pair in clues.pairs:
         for old in clues.arrays:
             for x in clues.arrays:
                 for axes in ((0,), (0, 2, 3), (0, 1, 2), (0, 2), (0, 1)):
@@ -174,7 +173,7 @@ def _weights(
     for values, ddof in ((pair.right, 1), (pair.wrong, 0)):
         weights = []
         for a, o, value in zip(x, old, values, strict=True):
-            if np.prod([a.shape[i] for i in axes]) < 2:
+            if np.prod([a.shape[i] for i in axes]) < 2 or not np.ptp(a, axes).all():
                 return None
             new = a.mean(axes) if what == "mean" else a.var(axes, ddof=ddof)
             if new.shape != o.shape or o.shape != value.shape or (new == o).any():

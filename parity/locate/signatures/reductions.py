@@ -9,6 +9,7 @@ from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature
 from parity.locate.signatures.relations import (
     each_set,
+    explains,
     is_right,
     is_wrong,
     recomputed,
@@ -75,8 +76,9 @@ def _which(pair: Pair, made: dict, fits: Callable) -> list[tuple[str, int | None
 
 def reduction(clues: Clues) -> Found | None:
     """f(x, axis i) against g(x, axis j): mean and sum, max and min, i and j."""
+    flags = not any(map(telling, clues.main))
     for pair in clues.pairs[:8]:
-        if not telling(pair):
+        if not telling(pair) or flags:
             continue
         for x in clues.arrays:
             if not all(a.size > 1 for a in x):
@@ -111,6 +113,28 @@ def _named(
 
 MEAN = ("R03", "x.mean() on both sides, or x.sum() on both", "mean against sum")
 EXTREME = ("R09", "torch.amax <-> jnp.max, torch.minimum <-> jnp.minimum", "max against min")
+
+
+def choice(clues: Clues) -> Found | None:
+    """The last of equal choices for the first, or the smallest for the largest."""
+    for pair in clues.main:
+        whole = all((v == np.round(v)).all() for v in (*pair.right, *pair.wrong) if v.ndim)
+        for x in clues.arrays if whole else ():
+            if any(a.shape[:-1] != r.shape for a, r in zip(x, pair.right, strict=True)):
+                continue
+            first = [a.argmax(-1).astype(float) for a in x]
+            last = [a.shape[-1] - 1.0 - a[..., ::-1].argmax(-1) for a in x]
+            least = [a.argmin(-1).astype(float) for a in x]
+            for right, wrong in ((first, last), (last, first)):
+                if explains(pair, right, wrong):
+                    return Found("of equal choices one takes the first, the other the last", 5)
+            for right, wrong in ((first, least), (least, first)):
+                if explains(pair, right, wrong):
+                    return Found("one takes the largest, the other the smallest", 7, *CHOSEN)
+    return None
+
+
+CHOSEN = ("jnp.argmax <-> torch.argmax", "R09", "max against min")
 
 
 def scan(clues: Clues) -> Found | None:
@@ -202,7 +226,8 @@ def divergence(clues: Clues) -> Found | None:
     def of_probabilities(p: np.ndarray, q: np.ndarray) -> np.ndarray:
         return (p * (np.log(p) - np.log(q))).sum(-1)
 
-    for form in (of_logs, of_probabilities):
+    laws = [v for v in clues.arrays if _is_law(v)]
+    for form in (of_logs, of_probabilities) if laws else ():
         for total in (lambda x: x, np.sum, np.mean):
 
             def right(p, q, form=form, total=total):
@@ -211,9 +236,16 @@ def divergence(clues: Clues) -> Found | None:
             def wrong(p, q, right=right):
                 return right(q, p)
 
-            if recomputed(clues, right, wrong, arity=2, pairs=clues.main, values=clues.arrays):
+            if recomputed(clues, right, wrong, arity=2, pairs=clues.main, values=laws):
                 return Found("PyTorch's is KL(p, q), JAX's KL(q, p)", 8)
     return None
+
+
+def _is_law(values: Arrays) -> bool:
+    """Whether rows are probabilities or their logarithms."""
+    rows = [a for a in values if a.ndim]
+    sums = [each.sum(-1) for each in rows], [np.exp(each).sum(-1) for each in rows]
+    return bool(rows) and any(np.allclose(np.concatenate([*map(np.ravel, s)]), 1) for s in sums)
 
 
 def reduction_left_out(clues: Clues) -> Found | None:
@@ -230,7 +262,8 @@ def reduction_left_out(clues: Clues) -> Found | None:
                 done, left = ("PyTorch", "JAX") if side == "JAX" else ("JAX", "PyTorch")
                 text = f"{done}'s is the {name} of {left}'s over {over}"
                 prob = clues.support("log_?prob|normal|gauss|log_std")
-                if name == "sum" and prob and side == "JAX":
+                last = axis is not None and axis == pair.wrong[0].ndim - 1
+                if name == "sum" and prob and side == "JAX" and last:
                     return Found(text, 5, *SUMMED)
                 return Found(text, 5)
     return None
@@ -245,6 +278,12 @@ SUMMED = (
 SIGNATURES = (
     Signature(
         "R08", "a reduction over another axis", "name the same axis: dim=-1, axis=-1", reduction
+    ),
+    Signature(
+        "C10",
+        "ties: PyTorch and JAX take the first of equal choices",
+        "jnp.argmax(x, -1) <-> torch.argmax(x, -1), flipped on neither side",
+        choice,
     ),
     Signature(
         "R10",

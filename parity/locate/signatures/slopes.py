@@ -124,6 +124,8 @@ def equal_pair(clues: Clues) -> Found | None:
         right, wrong = _at(pair.right, parts), _at(pair.wrong, parts)
         if not right.any() or not (_halves(right, wrong) or not wrong.any()):
             continue
+        if not any(w.any() for w in pair.wrong):
+            continue  # a slope that is zero everywhere is stopped
         for other in clues.arrays:
             if all(
                 a.shape == b.shape and not np.array_equal(a, b) and (a[p] == b[p]).all()

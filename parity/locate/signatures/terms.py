@@ -9,6 +9,7 @@ from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature, lengths, rich
 from parity.locate.signatures.epsilons import epsilon_in
 from parity.locate.signatures.relations import (
+    all_near,
     excess,
     factor,
     may_broadcast,
@@ -62,6 +63,8 @@ def term(clues: Clues) -> Found | None:
             if _is(pair.right, m) or _is(pair.wrong, m) or not rich(m):
                 continue
             c = _multiple(difference, m, pair)
+            if c is None and (number := _moving(clues, difference, m, pair)):
+                return number
             if c is None or not (near(abs(c), 1.0) or _known(clues, abs(c))):
                 continue
             which = "left out of JAX's" if c > 0 else "added to JAX's"
@@ -81,6 +84,11 @@ def term(clues: Clues) -> Found | None:
     return None
 
 
+FACTOR = (
+    "multiply by the same number on both sides",
+    "R05",
+    "a factor is left out, put in twice, or divides where it should multiply",
+)
 DECAYED = (
     "optax.chain(optax.add_decayed_weights(w), optax.adam(lr)) for Adam(weight_decay=w)",
     "A04",
@@ -146,6 +154,26 @@ ACCUMULATED = (
 )
 
 
+def counter(clues: Clues) -> Found | None:
+    """A whole number without axes that is one more, or one less: a count, a limit, a length."""
+    evidence = clues.evidence
+    pairs = [(evidence.reference, evidence.candidate)]
+    pairs += [*zip(evidence.references[:1], evidence.candidates[:1], strict=False)]
+    for reference, candidate in pairs:
+        if reference is None or any(a.ndim for a in (*reference.values, *candidate.values)):
+            continue
+        right, wrong = ([float(a) for a in each.values] for each in (reference, candidate))
+        whole = all(x == int(x) and abs(x) >= 2 for x in (*right, *wrong) if math.isfinite(x))
+        if whole and {w - r for r, w in zip(right, wrong, strict=True)} in ({1.0}, {-1.0}):
+            return Found(
+                f"PyTorch's is {shown(right)}, JAX's {shown(wrong)}",
+                6,
+                "count alike: optax's schedules and Adam's t are one apart",
+                title="a count that is one ahead or behind",
+            )
+    return None
+
+
 def decay_default(clues: Clues) -> Found | None:
     """(1 − lr·1e-2)·p against (1 − lr·1e-4)·p, or lr·(1e-2 − 1e-4)·p between the steps."""
     rates = [n[0] for n in clues.numbers if len({*n}) == 1 and 0 < n[0] < 1]
@@ -186,6 +214,24 @@ def _multiple(difference: Arrays, m: Arrays, pair: Pair) -> float | None:
     return c if c else None
 
 
+def _moving(clues: Clues, difference: Arrays, m: Arrays, pair: Pair) -> Found | None:
+    """The same where the number is another at each input set: a number that is given."""
+    each = [
+        _multiple((d,), (a,), pair._replace(right=(r,)))
+        for d, a, r in zip(difference, m, pair.right, strict=True)
+    ]
+    found = tuple(c for c in each if c is not None)
+    if len(found) < len(each) or len({*found}) < 2:
+        return None
+    text = f"PyTorch's less JAX's is {shown(found)} times a value at hand"
+    for number in clues.numbers:
+        if all_near([abs(c) for c in found], [abs(x) for x in number]):
+            return Found(f"{text}: a number at hand", 4)
+        if all_near([abs(c) for c in found], [abs(1 - x) for x in number]):
+            return Found(f"{text}: 1 less {shown(number)}", 5, *FACTOR)
+    return None
+
+
 def _known(clues: Clues, c: float) -> bool:
     numbers = [n[0] for n in clues.numbers if len({*n}) == 1]
     trivial = (0.0, 1.0)
@@ -223,6 +269,12 @@ SIGNATURES = (
         "a mean or baseline is subtracted on one side alone",
         "x - x.mean() on both sides, over the same axis",
         centre,
+    ),
+    Signature(
+        "R35",
+        "a count that is one ahead or behind",
+        "count alike on both sides",
+        counter,
     ),
     Signature(
         "R35",
