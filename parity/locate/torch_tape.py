@@ -14,6 +14,7 @@ import numpy as np
 
 from parity.locate.places import Mark, own_marks
 from parity.locate.tape import NUMBER, Entry, Recording, as_array
+from parity.locate.torch_slopes import FlowingSlopes, Slopes
 from parity.names import Arrays, differentiated, flat, nested
 from parity.torch_side import arithmetic
 
@@ -21,13 +22,6 @@ IGNORED = ("_local_scalar_dense", "_is_all_true", "is_nonzero", "equal", "lift_f
 """What looks at a value and makes none, for torch's own checks among others."""
 
 ROWS = ("unbind", "split", "chunk")
-
-
-class Slopes(NamedTuple):
-    """The slopes of the weighted outputs in a value, and what each use of it adds to them."""
-
-    total: np.ndarray
-    parts: tuple[np.ndarray, ...] = ()
 
 
 class TorchRun(NamedTuple):
@@ -83,7 +77,7 @@ def record_torch(
             weight = (cotangents or {}).get(path)
             weight = torch.ones_like(leaf) if weight is None else torch.tensor(weight).to(leaf)
             total = total + (weight * leaf).sum()
-        found = _Slopes(total)
+        found = FlowingSlopes(total)
         recorder.forward_nodes = {e.node: e for e in recorder.entries if e.node is not None}
         with recorder.recording():
             slopes = torch.autograd.grad(total, [tensors[n] for n in names], allow_unused=True)
@@ -309,47 +303,3 @@ def _memory(tensor: Any) -> int:
 def _identity(tensor: Any) -> tuple[Any, ...]:
     place = tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
     return (tensor.untyped_storage().data_ptr() or id(tensor), *place, tensor.dtype)
-
-
-class _Slopes:
-    """What flows through each step of the graph of gradients, by its number."""
-
-    def __init__(self, total: Any) -> None:
-        self._outputs: dict[int, list[np.ndarray]] = {}
-        self._uses: dict[Any, list[np.ndarray]] = {}
-        self._nodes: dict[int, Any] = {}
-        self._leaves: dict[int, Any] = {}
-        open_, seen = [total.grad_fn], set()
-        while open_:
-            node = open_.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            if hasattr(node, "variable"):
-                self._leaves[id(node.variable)] = node
-            else:
-                self._nodes[node._sequence_nr()] = node
-                node.register_hook(self._flowed(node))
-            open_ += [each for each, _ in node.next_functions]
-
-    def _flowed(self, node: Any) -> Callable[..., None]:
-        def hook(inputs: Any, outputs: Any) -> None:
-            found = [each.detach().numpy().copy() for each in outputs if each is not None]
-            self._outputs[node._sequence_nr()] = found
-            for slope, (child, _) in zip(inputs, node.next_functions, strict=False):
-                if slope is not None and child is not None:
-                    self._uses.setdefault(child, []).append(slope.detach().numpy().copy())
-
-        return hook
-
-    def of(self, number: int) -> Slopes | None:
-        """The slopes of the first value that a step made."""
-        found = self._outputs.get(number)
-        if not found:
-            return None
-        return Slopes(found[0], tuple(self._uses.get(self._nodes[number], ())))
-
-    def leaf(self, tensor: Any) -> tuple[np.ndarray, ...]:
-        """What each use of an input adds to its slopes."""
-        node = self._leaves.get(id(tensor))
-        return tuple(self._uses.get(node, ())) if node is not None else ()

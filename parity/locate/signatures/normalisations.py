@@ -25,6 +25,8 @@ def normalised(x: np.ndarray, epsilon: float, axes: tuple[int, ...]) -> np.ndarr
 
 ROWS = 4
 """Unlike rows from which a weight and a bias for each column can be told; two fit any."""
+RUNNING = r"mean|\bvar\b|batch|norm|running|stats"
+"""What is written where statistics of a batch are averaged."""
 LEAST = 1e-6
 """Less than this a new batch never weighs in a running average."""
 NORMALISATIONS = ((-1,), (-2, -1), (-3, -2, -1), (0,), (0, 2, 3), (0, 1, 2), (1, 2, 3))
@@ -146,7 +148,7 @@ def _within(ours: np.ndarray, right: np.ndarray, wrong: np.ndarray, loss: float)
 
 def running_average(clues: Clues) -> Found | None:
     """(1−m)·old + m·new: momenta that sum to 1, or a new variance with n against n − 1."""
-    for pair in clues.pairs:
+    for pair in clues.pairs if clues.support(RUNNING) else ():
         for old in clues.arrays:
             for x in clues.arrays:
                 for axes in ((0,), (0, 2, 3), (0, 1, 2), (0, 2), (0, 1)):
