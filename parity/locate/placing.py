@@ -118,12 +118,17 @@ class Placing(Correspondence):
         theirs = {*self.own_parents(self.torch, reference)}
         # What PyTorch makes of the same start is an operation that is left out.
         theirs |= {p for t in theirs for p in self.own_parents(self.torch, t)}
-        begins = value.iteration == 0 and any(
-            self.has_partner(p)
-            and not self.jax.values[p].is_plain
-            and not any({*t} & theirs for t in self.partners.of_jax.get(p, ()))
-            for p in operands
-            if "scan input" not in {self.jax.values[c].op for c in value.parents}
+        alike = kind_of(value) == kind_of(self.torch.values[reference])
+        begins = (
+            alike
+            and value.iteration == 0
+            and any(
+                self.has_partner(p)
+                and not self.jax.values[p].is_plain
+                and not any({*t} & theirs for t in self.partners.of_jax.get(p, ()))
+                for p in operands
+                if "scan input" not in {self.jax.values[c].op for c in value.parents}
+            )
         )
         if begins or self._is_reversed(outer, reference):
             return Blame(index, reference, depth, index)
