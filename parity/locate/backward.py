@@ -7,23 +7,17 @@ PyTorch's, by a use that PyTorch stops, or for want of one that JAX stops.
 
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
 
 from parity.locate.correspondence import depth_where_wrong
-from parity.locate.jax_slopes import Compiled, JaxSlopes, Use, rule_values, slopes
-from parity.locate.jax_tape import JaxRun
-from parity.locate.matching import Partners, item, near, same
+from parity.locate.jax_slopes import Use, rule_values, slopes
+from parity.locate.matching import item, near, same
 from parity.locate.places import Location, Mark, location
+from parity.locate.slope_pairs import SlopePairs
 from parity.locate.tape import Value
-from parity.locate.torch_tape import TorchRun
-from parity.yardstick import SLACK
-
-SHARE = 1e-10
-"""Of the largest slope: what the rounding of a long sum of them may be off."""
 
 SECONDS = 10.0
 """After so much of the processor's time no further slope is put in another's place."""
@@ -51,22 +45,8 @@ class SlopeBlame(NamedTuple):
     other: Location | None = None
 
 
-class Backward:
+class Backward(SlopePairs):
     """The search on one pair of tapes, with the slopes on both."""
-
-    def __init__(
-        self,
-        partners: Partners,
-        torch_runs: Sequence[TorchRun],
-        jax_runs: Sequence[JaxRun],
-        jax_slopes: Sequence[JaxSlopes],
-        slack: float,
-    ) -> None:
-        """`slack` is what rounding is worth to PyTorch's slopes, as a share of the largest."""
-        self.torch, self.jax, self.partners = partners.torch, partners.jax, partners
-        self._torch_runs, self._jax_runs, self._slopes = torch_runs, jax_runs, jax_slopes
-        self._share = max(SHARE, SLACK * slack)
-        self._compiled: Compiled = {}
 
     def blame(self) -> SlopeBlame | None:
         """The first fault on the way back from the outputs, by the lines that called for it."""
@@ -74,7 +54,7 @@ class Backward:
         if found is None or found.place is not None:
             return found
         value = self.jax.values[found.candidate]
-        depth = depth_where_wrong(self.jax, value, lambda i: i not in self._differing)
+        depth = depth_where_wrong(self.jax, value, lambda i: i not in self.differing)
         place = value.place_at(depth) if depth else None
         other = None if found.reference is None else self.torch.values[found.reference]
         there = 0 if other is None else depth_where_wrong(self.torch, other, self._is_right)
@@ -85,7 +65,7 @@ class Backward:
     def _is_right(self, index: int) -> bool:
         """Whether JAX's slope in one of PyTorch's values is PyTorch's."""
         ours = {i for each in self.partners.of_torch.get(index, ()) for i in each}
-        return not ours & self._differing
+        return not ours & self.differing
 
     def _blame_of_slopes(self) -> SlopeBlame | None:
         """The first fault on the way back from the outputs.
@@ -101,7 +81,7 @@ class Backward:
         if (found := self._inputs()) is not None:
             return found
         for value in reversed(self.jax.values):
-            if value.index in self._differing and not self._comes_from_later(value.index):
+            if value.index in self.differing and not self._comes_from_later(value.index):
                 return self._blame(value, self._replacements(value.index)[0])
         return None
 
@@ -109,9 +89,9 @@ class Backward:
         """Several inputs that are used once too often: by the innermost line that all come from."""
         used: list[tuple[int, Use]] = []
         for index in self.jax.inputs.values():
-            if index in self._differing:
-                moving = [t for t in self._partners(index) if self._theirs(t) is not None]
-                used += [(index, use) for use in self._unlike_uses(index, moving)]
+            if index in self.differing:
+                moving = [t for t in self.partners_of(index) if self.slope_in_torch(t) is not None]
+                used += [(index, use) for use in self.unlike_uses(index, moving)]
         values = [(index, self._value_at(use.output)) for index, use in used]
         found = [(index, self.jax.values[v]) for index, v in values if v is not None]
         found = [(index, value) for index, value in found if value.marks]
@@ -123,15 +103,15 @@ class Backward:
         right = {
             self.jax.values[c].marks[0]
             for index, _ in found
-            for c in self._consumers[index]
+            for c in self.consumers[index]
             if c not in wrong and self.jax.values[c].marks
         }
         while len(outer) > 1 and outer[0] in right:
             outer = outer[1:]
         index, value = found[0]
-        ours = self._ours(index)
+        ours = self.slope_in_jax(index)
         theirs = self._replacements(index)[:1]
-        slope = self._theirs(theirs[0]) if theirs and theirs[0] is not None else None
+        slope = self.slope_in_torch(theirs[0]) if theirs and theirs[0] is not None else None
         zeros = tuple(np.zeros_like(slope) for slope in ours)
         other = theirs[0] if theirs else None
         place = location(outer[0]) if outer else None
@@ -142,23 +122,23 @@ class Backward:
         """The values whose slope differs, the last first; those of a loop together."""
         together = {i: tuple(m[::-1]) for m in self.jax.families() for i in m}
         found = {}
-        for index in sorted(self._differing, reverse=True):
-            members = tuple(i for i in together.get(index, (index,)) if i in self._differing)
+        for index in sorted(self.differing, reverse=True):
+            members = tuple(i for i in together.get(index, (index,)) if i in self.differing)
             found[members] = None
         return [*found]
 
     def _replacements(self, index: int) -> list[int | None]:
         """PyTorch's values whose slope may be the right one; `None` is none at all."""
-        partners = self._partners(index)
-        moving: list[int | None] = [t for t in partners if self._theirs(t) is not None]
+        partners = self.partners_of(index)
+        moving: list[int | None] = [t for t in partners if self.slope_in_torch(t) is not None]
         return moving[:2] + ([None] if len(moving) < len(partners) else [])
 
     def _mends(self, members: tuple[int, ...], theirs: int | None) -> bool:
         """Whether every gradient is right once the slopes of these values are PyTorch's."""
-        for s in range(len(self._jax_runs)):
+        for s in range(len(self.jax_runs)):
             seeds = {}
             for member in members:
-                ours = self._ours(member)[s]
+                ours = self.slope_in_jax(member)[s]
                 right = np.zeros_like(ours) if theirs is None else self._right(member, theirs, s)
                 if right is None or right.size not in (ours.size, 1):
                     return False
@@ -173,9 +153,9 @@ class Backward:
 
     def _right(self, member: int, theirs: int, s: int) -> np.ndarray | None:
         """PyTorch's slope for a value, laid out as the value: of its own partner, in a loop."""
-        partners = self._partners(member)
+        partners = self.partners_of(member)
         own = theirs if theirs in partners else next(iter(partners), theirs)
-        slope = self._theirs(own)
+        slope = self.slope_in_torch(own)
         if slope is None:
             return None
         value, shape = self.torch.values[own].arrays[s], self.jax.values[member].arrays[s]
@@ -188,95 +168,40 @@ class Backward:
 
     def _right_after(self, s: int, seeds: dict[int, np.ndarray]) -> bool:
         """Whether the gradients are PyTorch's with these slopes added."""
-        run = self._jax_runs[s]
-        added = slopes(run.program, seeds, [], self._compiled, held=True).total
-        for name, right in self._torch_runs[s].gradients.items():
+        run = self.jax_runs[s]
+        added = slopes(run.program, seeds, [], self.compiled, held=True).total
+        for name, right in self.torch_runs[s].gradients.items():
             place = run.recording.inputs[name]
-            own = self._slopes[s].total.get(place, np.zeros(right.shape))
+            own = self.jax_slopes[s].total.get(place, np.zeros(right.shape))
             found = own + added.get(place, np.zeros(right.shape))
             scale = float(np.abs(right[np.isfinite(right)]).max(initial=0.0))
             largest = float(np.abs(own[np.isfinite(own)]).max(initial=0.0))
-            if not near(right, found, self._share * max(scale, largest)):
+            if not near(right, found, self.share * max(scale, largest)):
                 return False
         return True
-
-    @cached_property
-    def _differing(self) -> set[int]:
-        """JAX's values whose slope is not that of a partner."""
-        return {v.index for v in self.jax.values if self._partners(v.index) and self._differs(v)}
-
-    def _partners(self, index: int) -> list[int]:
-        return [t[0] for t in self.partners.of_jax.get(index, ()) if len(t) == 1]
-
-    def _differs(self, value: Value) -> bool:
-        if any(array.dtype.kind != "f" for array in value.arrays):
-            return False
-        ours, alive = self._ours(value.index), self._is_alive(value.index)
-        theirs = [self._theirs(t) for t in self._partners(value.index)]
-        moving = [slope for slope in theirs if slope is not None]
-        if not moving:
-            return alive and any(np.any(slope != 0) for slope in ours)
-        if not alive and len(moving) < len(theirs):
-            return False  # held fast on both sides
-        # The same numbers may be there several times: each slope alone, or all that flows.
-        sums = [_total(moving)] if len(moving) > 1 else []
-        return not any(self._same(slope, ours) for slope in [*moving, *sums])
-
-    def _ours(self, index: int) -> tuple[np.ndarray, ...]:
-        found = []
-        for s, mine in enumerate(self._slopes):
-            place = self.jax.places[s][index]
-            shape = self.jax.values[index].arrays[s].shape
-            found.append(mine.total.get(place, np.zeros(shape)))
-        return tuple(found)
-
-    def _is_alive(self, index: int) -> bool:
-        return self.jax.places[0][index] in self._slopes[0].alive
-
-    def _theirs(self, index: int) -> tuple[np.ndarray, ...] | None:
-        """PyTorch's slope in a value; `None` if nothing flows there."""
-        found = [
-            run.slopes.get(self.torch.places[s][index]) for s, run in enumerate(self._torch_runs)
-        ]
-        slopes = [each.total for each in found if each is not None]
-        return tuple(slopes) if len(slopes) == len(found) else None
-
-    def _same(self, reference: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
-        if any(np.size(a) != np.size(b) for a, b in zip(reference, other, strict=True)):
-            reference = [
-                np.broadcast_to(a, np.shape(b)) if np.size(a) == 1 else a
-                for a, b in zip(reference, other, strict=True)
-            ]
-        scale = max(float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in reference)
-        first = item((), tuple(reference), self._share * scale / SLACK)
-        return same(first, item((), tuple(other)))
 
     def _comes_from_later(self, index: int) -> bool:
         """Whether the slope is wrong already in what the value was used for."""
         open_, seen = [index], {index}
         while open_:
-            for consumer in self._consumers[open_.pop()]:
-                if consumer in self._differing:
+            for consumer in self.consumers[open_.pop()]:
+                if consumer in self.differing:
                     return True
-                if consumer not in seen and not self._partners(consumer):
+                if consumer not in seen and not self.partners_of(consumer):
                     seen.add(consumer)
                     open_.append(consumer)
         return False
 
-    @cached_property
-    def _consumers(self) -> list[list[int]]:
-        return self.jax.consumers()
-
     def _blame(self, value: Value, right: int | None) -> SlopeBlame:
-        partners = self._partners(value.index)
-        moving = [t for t in partners if self._theirs(t) is not None]
-        ours = self._ours(value.index)
+        partners = self.partners_of(value.index)
+        moving = [t for t in partners if self.slope_in_torch(t) is not None]
+        ours = self.slope_in_jax(value.index)
         if right is None and not (moving and self._stopped_use(value.index) is not None):
             return self._not_stopped(value, partners, ours)
         reference = moving[0] if right is None else right
-        theirs = self._theirs(reference) or ours
-        mine = self._unlike_uses(value.index, moving)
-        lacking = self._unlike_parts(value.index, moving)
+        theirs = self.slope_in_torch(reference) or ours
+        mine = self.unlike_uses(value.index, moving)
+        lacking = self.unlike_parts(value.index, moving)
 
         def found(candidate: int, other: int | None, at: Location | None = None) -> SlopeBlame:
             return SlopeBlame(value.index, candidate, other, ours, theirs, at)
@@ -285,18 +210,18 @@ class Backward:
         if stopped is not None and (lacking or not mine):
             return found(stopped, self._use_in_torch(reference))
         if mine:
-            stop = next((t for t in partners if self._theirs(t) is None), None)
+            stop = next((t for t in partners if self.slope_in_torch(t) is None), None)
             used = self._value_at(mine[0].output)
             other = self._use_in_torch(reference) if lacking or stop is None else stop
             at = self._rule(mine[0])
             return found(value.index if used is None else used, other, at)
-        uses = self._consumers[value.index]
+        uses = self.consumers[value.index]
         return found(uses[0] if uses else value.index, self._use_in_torch(reference))
 
     def _rule(self, use: Use) -> Location | None:
         """The line of a custom derivative that first computes what PyTorch does not."""
-        found = rule_values(self._jax_runs[0].program, use, self._slopes[0].total)
-        known = [item((), (each.array,)) for each in self._torch_runs[0].backward]
+        found = rule_values(self.jax_runs[0].program, use, self.jax_slopes[0].total)
+        known = [item((), (each.array,)) for each in self.torch_runs[0].backward]
         known += [item((), value.arrays[:1]) for value in self.torch.values]
         for place, array in found:
             other = item((), (array,))
@@ -317,66 +242,25 @@ class Backward:
             lines = {location(mark)[:2] for t in made for mark in self.torch.values[t].marks}
             place = self.torch.values[stop].place
             if made and place is not None and place[:2] not in lines:
-                used = next((c for c in self._consumers[value.index]), value.index)
+                used = next((c for c in self.consumers[value.index]), value.index)
                 return SlopeBlame(value.index, used, stop, ours, zeros)
         reference = (made or stops or partners)[-1]
         return SlopeBlame(value.index, value.index, reference, ours, zeros)
-
-    def _unlike_uses(self, index: int, theirs: Sequence[int]) -> list[Use]:
-        """The uses that add what no use of PyTorch's adds."""
-        parts = self._parts(theirs)
-        uses = self._slopes[0].uses.get(self.jax.places[0][index], [])
-        found = [
-            use
-            for number, use in enumerate(uses)
-            if np.any(use.slope != 0) and not self._among(self._use(index, number), parts)
-        ]
-        return sorted(found, key=lambda use: -float(np.abs(use.slope).max()))
-
-    def _unlike_parts(self, index: int, theirs: Sequence[int]) -> bool:
-        """Whether a use of PyTorch's adds what none of JAX's adds."""
-        uses = self._slopes[0].uses.get(self.jax.places[0][index], [])
-        mine = [self._use(index, number) for number in range(len(uses))]
-        return any(not self._among(part, mine) for part in self._parts(theirs))
-
-    def _use(self, index: int, number: int) -> list[np.ndarray]:
-        found = []
-        for s, mine in enumerate(self._slopes):
-            uses = mine.uses.get(self.jax.places[s][index], [])
-            found.append(uses[number].slope if number < len(uses) else np.zeros(()))
-        return found
-
-    def _parts(self, indices: Sequence[int]) -> list[list[np.ndarray]]:
-        parts = []
-        for index in indices:
-            found = [
-                run.slopes[self.torch.places[s][index]].parts
-                for s, run in enumerate(self._torch_runs)
-            ]
-            parts += [[each[i] for each in found] for i in range(min(map(len, found)))]
-        return parts
-
-    def _among(self, slope: list[np.ndarray], others: Sequence[list[np.ndarray]]) -> bool:
-        return any(self._same(other, slope) for other in others)
 
     def _stopped_use(self, index: int) -> int | None:
         """A use that lets no slope through: a stop, or what makes whole numbers of it."""
         return next(
             (
                 c
-                for c in self._consumers[index]
+                for c in self.consumers[index]
                 if self.jax.values[c].op == "stop_gradient" or self.jax.values[c].op in FLAT
             ),
             None,
         )
 
     def _use_in_torch(self, index: int) -> int | None:
-        uses = [c for c in self._torch_consumers[index] if self.torch.values[c].marks]
+        uses = [c for c in self.torch_consumers[index] if self.torch.values[c].marks]
         return uses[0] if uses else index
-
-    @cached_property
-    def _torch_consumers(self) -> list[list[int]]:
-        return self.torch.consumers()
 
     def _value_at(self, place: int) -> int | None:
         """The value at a place on JAX's own tape."""
@@ -394,10 +278,3 @@ def _common(stacks: Sequence[tuple[Mark, ...]]) -> tuple[Mark, ...]:
     while length < min(map(len, stacks)) and len({m[len(m) - 1 - length] for m in stacks}) == 1:
         length += 1
     return stacks[0][len(stacks[0]) - length :] if length else ()
-
-
-def _total(slopes: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    """The sum of slopes in values that are laid out alike; the first, where they are not."""
-    if len({tuple(a.shape for a in each) for each in slopes}) > 1:
-        return slopes[0]
-    return tuple(np.sum(np.stack(each), axis=0) for each in zip(*slopes, strict=True))
