@@ -81,9 +81,10 @@ class Judge:
         ties = 0
         if not worst <= bound.value:
             bound = yardstick.bound(leaf, dtype, enough=worst)
-            tied = (error > bound.value) & yardstick.tied(leaf, found, bound.value)
-            error, ties = np.where(tied, 0.0, error), int(tied.sum())
-            worst = float(error.max(initial=0.0))
+            if not worst <= bound.value:  # dear, and nothing is tied that is within the bound
+                tied = (error > bound.value) & yardstick.tied(leaf, found, bound.value)
+                error, ties = np.where(tied, 0.0, error), int(tied.sum())
+                worst = float(error.max(initial=0.0))
         agreed = worst <= bound.value and math.isfinite(bound.value)
         if agreed:
             self.verdicts.append(

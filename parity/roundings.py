@@ -4,7 +4,7 @@ import ctypes
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -139,6 +139,7 @@ def rounding(direction: int) -> Iterator[None]:
         environment.fesetround(0)
 
 
+@cache
 def _floating_point_environment() -> Any:
     """The C library, if it can set the rounding direction."""
     if platform.system() not in ("Linux", "Darwin"):
