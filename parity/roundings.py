@@ -129,14 +129,15 @@ def rounding_directions() -> tuple[int, ...]:
 
 @contextmanager
 def rounding(direction: int) -> Iterator[None]:
-    """Rounds this thread's floating-point operations in a direction, then to nearest again."""
+    """Rounds this thread's floating-point operations in a direction, then as before."""
     environment = _floating_point_environment()
+    before = 0 if environment is None else environment.fegetround()
     if environment is None or environment.fesetround(direction) != 0:
         raise RuntimeError(f"the rounding direction {direction:#x} can't be set here")
     try:
         yield
     finally:
-        environment.fesetround(0)
+        environment.fesetround(before)
 
 
 @cache
