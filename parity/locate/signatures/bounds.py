@@ -4,6 +4,7 @@ import numpy as np
 
 from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Signature, rich
+from parity.locate.signatures.names import catalogued, named
 from parity.locate.signatures.relations import (
     each_set,
     is_right,
@@ -103,11 +104,7 @@ def clipped_by_value(clues: Clues) -> Found | None:
     return None
 
 
-CLIPPED = (
-    "g * jnp.minimum(1.0, max_norm / (optax.global_norm(g) + 1e-6))",
-    "A09",
-    "clip_grad_norm_ divides by norm + 1e-6, optax.clip_by_global_norm by the norm",
-)
+CLIPPED = named("A09")
 
 
 def single_precision(clues: Clues) -> Found | None:
@@ -164,11 +161,7 @@ def exchanged_weights(clues: Clues) -> Found | None:
     return None
 
 
-RMS = (
-    "optax.rmsprop(lr, decay=0.99, eps=1e-8, eps_in_sqrt=False)",
-    "A05",
-    "RMSprop: decay 0.99 in PyTorch, 0.9 in optax",
-)
+RMS = named("A05")
 
 
 def _known(clues: Clues, *weights: float) -> bool:
@@ -211,18 +204,8 @@ SIGNATURES = (
         "optax.clip_by_global_norm(c) <-> clip_grad_norm_, optax.clip(c) <-> clip_grad_value_",
         clipped_by_value,
     ),
-    Signature(
-        "F01",
-        "rounded to float32 in JAX",
-        "jnp.asarray(x, dtype=y.dtype): no float32 written out",
-        single_precision,
-    ),
-    Signature(
-        "G01",
-        "numbers below the smallest normal one are 0 in XLA",
-        "torch.set_flush_denormal(True), or keep |x| > 2.2e-308",
-        flushed,
-    ),
+    catalogued("F01", single_precision),
+    catalogued("G01", flushed),
     Signature(
         "R30",
         "the weights of old and new are exchanged, or others",

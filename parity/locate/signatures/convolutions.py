@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 
 from parity.locate.evidence import Arrays
-from parity.locate.signatures.clues import Clues, Found, Pair, Signature
+from parity.locate.signatures.clues import Clues, Found, Pair
+from parity.locate.signatures.names import catalogued
 from parity.locate.signatures.relations import is_right, is_wrong, telling
 
 
@@ -111,16 +112,6 @@ def flipped_kernel(clues: Clues) -> Found | None:
 
 
 SIGNATURES = (
-    Signature(
-        "E12",
-        "padding of a convolution: Flax's 'SAME' is not PyTorch's padding=1 at stride 2",
-        "flax.linen.Conv(features, (3, 3), strides=2, padding=[(1, 1), (1, 1)])",
-        padding_of_stride,
-    ),
-    Signature(
-        "E13",
-        "ConvTranspose: PyTorch flips the kernel, Flax does not",
-        "flax.linen.ConvTranspose(transpose_kernel=True, padding='VALID'), kernel (k, out, in)",
-        flipped_kernel,
-    ),
+    catalogued("E12", padding_of_stride),
+    catalogued("E13", flipped_kernel),
 )

@@ -4,6 +4,7 @@ import numpy as np
 
 from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature, rich
+from parity.locate.signatures.names import catalogued, named
 from parity.locate.signatures.relations import (
     EPSILONS,
     is_wrong,
@@ -46,11 +47,7 @@ def _found(clues: Clues, text: str, both: tuple[float, float]) -> Found:
     return Found(text, 4)
 
 
-NORMALISED = (
-    "flax.linen.LayerNorm(epsilon=1e-5), or torch.nn.LayerNorm(n, eps=1e-6)",
-    "B05",
-    "the epsilon of a normalisation: 1e-5 in PyTorch, 1e-6 in Flax",
-)
+NORMALISED = named("B05")
 
 
 def denominator_epsilon(clues: Clues) -> Found | None:
@@ -81,11 +78,7 @@ def denominator_epsilon(clues: Clues) -> Found | None:
     return None
 
 
-CLIPPED = (
-    "g * jnp.minimum(1.0, max_norm / (optax.global_norm(g) + 1e-6))",
-    "A09",
-    "clip_grad_norm_ divides by norm + 1e-6, optax.clip_by_global_norm by the norm",
-)
+CLIPPED = named("A09")
 
 
 def epsilon_in_root(clues: Clues) -> Found | None:
@@ -120,17 +113,13 @@ def _of_optimizer(clues: Clues, e1: float, e2: float) -> Found:
         return Found(
             text,
             6,
-            "optax.rmsprop(lr, decay=0.99, eps=1e-8, eps_in_sqrt=False)",
-            "A05",
-            "RMSprop: eps outside the root in PyTorch, inside in optax; decay 0.99 and 0.9",
+            *named("A05"),
         )
     if clues.support("adagrad"):
         return Found(
             text,
             6,
-            "optax.adagrad(lr, initial_accumulator_value=0.0, eps=1e-20)",
-            "A07",
-            "Adagrad: eps outside the root in PyTorch, inside in optax",
+            *named("A07"),
         )
     return Found(text, 6)
 
@@ -146,12 +135,7 @@ def epsilon_in(pair: Pair, c: float) -> tuple[float, float] | None:
 
 
 SIGNATURES = (
-    Signature(
-        "A02",
-        "an epsilon inside the root on one side, outside on the other",
-        "optax.adam(lr, eps=1e-8, eps_root=0.0), the default; jnp.sqrt(v) + eps",
-        epsilon_in_root,
-    ),
+    catalogued("A02", epsilon_in_root),
     Signature(
         "R18",
         "another epsilon, or none",

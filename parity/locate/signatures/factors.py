@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature, lengths
+from parity.locate.signatures.names import catalogued, named
 from parity.locate.signatures.relations import (
     all_near,
     each_set,
@@ -125,20 +126,10 @@ def mean_against_sum(clues: Clues) -> Found | None:
                 micro = clues.support("accum|multisteps|micro|num_batches")
                 divergence = clues.support("kl_div|kl")
                 trap = "A12" if micro else "C11" if divergence == 3 else ""
-                title = {
-                    "A12": "accumulated gradients: PyTorch sums them, optax.MultiSteps averages",
-                    "C11": "F.kl_div divides by all entries, optax.kl_divergence sums an axis",
-                }.get(trap, "")
-                remedy = {
-                    "A12": "optax.MultiSteps(..., use_grad_mean=False), or divide torch's by k",
-                    "C11": "F.kl_div(log_q, p, reduction='none').sum(-1)",
-                }.get(trap, "")
                 return Found(
                     f"JAX's is {shown(k)} times PyTorch's, and {shown(n)} is {what}",
                     5 if clues.says(reductions) else 3,
-                    remedy,
-                    trap,
-                    title,
+                    *(named(trap) if trap else ()),
                 )
     return None
 
@@ -214,9 +205,7 @@ def bias_correction(clues: Clues) -> Found | None:
                     return Found(
                         f"JAX's is PyTorch's times (1 - b^t)/(1 - float32(b)^t), b = {decay:g}",
                         5,
-                        "correct with a float64 b: 1 - np.float64(b) ** t",
-                        "A01",
-                        "Adam's bias correction is computed in float32",
+                        *named("A01"),
                     )
     return None
 
@@ -243,18 +232,8 @@ def constant_of_mathematics(clues: Clues) -> Found | None:
 
 
 SIGNATURES = (
-    Signature(
-        "E04",
-        "squared error: optax.l2_loss has a factor 1/2, F.mse_loss has none",
-        "optax.squared_error(a, b).mean() for F.mse_loss(a, b)",
-        half_of_the_square,
-    ),
-    Signature(
-        "E05",
-        "Huber loss: F.smooth_l1_loss(beta) is the Huber loss over beta",
-        "F.huber_loss(a, b, delta=d) for optax.huber_loss(a, b, delta=d)",
-        huber_scale,
-    ),
+    catalogued("E04", half_of_the_square),
+    catalogued("E05", huber_scale),
     Signature(
         "R01",
         "a power of a discount or decay too many or too few",

@@ -8,6 +8,7 @@ import numpy as np
 
 from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature, rich
+from parity.locate.signatures.names import catalogued
 from parity.locate.signatures.relations import (
     each_set,
     is_right,
@@ -247,24 +248,9 @@ def _another_of(clues: Clues, pair: Pair, names) -> str:
 
 
 SIGNATURES = (
-    Signature(
-        "E01",
-        "GELU: exact in PyTorch, approximated by tanh in JAX",
-        "jax.nn.gelu(x, approximate=False), or F.gelu(x, approximate='tanh')",
-        gelu_variant,
-    ),
-    Signature(
-        "E02",
-        "softplus: PyTorch returns x beyond 20, JAX is exact",
-        "F.softplus(x, threshold=50), or jnp.where(x > 20, x, jax.nn.softplus(x))",
-        softplus_threshold,
-    ),
-    Signature(
-        "C05",
-        "the log-determinant of tanh: log(1 - tanh² + eps) saturates",
-        "2 * (math.log(2) - x - softplus(-2 * x)) on both sides",
-        log_det,
-    ),
+    catalogued("E01", gelu_variant),
+    catalogued("E02", softplus_threshold),
+    catalogued("C05", log_det),
     Signature(
         "R12",
         "std, variance and their logarithms are taken for one another",

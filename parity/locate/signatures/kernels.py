@@ -6,8 +6,9 @@ from itertools import permutations, product
 import numpy as np
 
 from parity.locate.evidence import Arrays
-from parity.locate.signatures.clues import Clues, Found, Pair, Signature
+from parity.locate.signatures.clues import Clues, Found, Pair
 from parity.locate.signatures.layouts import varied
+from parity.locate.signatures.names import catalogued
 from parity.locate.signatures.relations import each_set, explains, is_right, is_wrong, unlike_shapes
 
 
@@ -106,22 +107,7 @@ def flattened(clues: Clues) -> Found | None:
 
 
 SIGNATURES = (
-    Signature(
-        "E09",
-        "a square kernel without its transpose: PyTorch's is (out, in), Flax's (in, out)",
-        "kernel = weight.T: jnp.dot(x, weight.T)",
-        square_kernel,
-    ),
-    Signature(
-        "E09",
-        "transposed: PyTorch's weight is (out, in), Flax's kernel (in, out)",
-        "kernel = weight.T, or x.T where JAX has x",
-        transposed,
-    ),
-    Signature(
-        "E14",
-        "flattened in another order: NCHW against NHWC",
-        "jnp.transpose(x, (0, 3, 1, 2)).reshape(len(x), -1) before the dense layer",
-        flattened,
-    ),
+    catalogued("E09", square_kernel),
+    catalogued("E09", transposed),
+    catalogued("E14", flattened),
 )

@@ -7,6 +7,7 @@ import numpy as np
 
 from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature, rich
+from parity.locate.signatures.names import catalogued
 from parity.locate.signatures.relations import (
     each_set,
     explains,
@@ -196,12 +197,7 @@ def scattered(clues: Clues) -> Found | None:
 
 SIGNATURES = (
     Signature("R16", "a wrong index", "the same index on both sides, from 0", gathered),
-    Signature(
-        "F04",
-        "scatter with an index twice: PyTorch keeps one, JAX adds",
-        "x.index_add_(0, i, v) <-> x.at[i].add(v)",
-        scattered,
-    ),
+    catalogued("F04", scattered),
     Signature(
         "R14",
         "(n, 1) is broadcast against (n,)",

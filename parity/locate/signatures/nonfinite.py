@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
-from parity.locate.signatures.clues import Clues, Found, Pair, Signature
-from parity.locate.signatures.masks import IGNORED, masks_of
+from parity.locate.signatures.clues import Clues, Found, Pair
+from parity.locate.signatures.masks import masks_of
+from parity.locate.signatures.names import catalogued
 from parity.locate.signatures.relations import recomputed, shown
 
 EPS = float(np.finfo(np.float64).eps)
@@ -108,35 +109,10 @@ def zero_vector_cosine(clues: Clues) -> Found | None:
 
 
 SIGNATURES = (
-    Signature(
-        "C02",
-        "Categorical clamps probabilities to [eps, 1 - eps], jnp.log does not",
-        "use logits on both sides, or jnp.log(jnp.clip(p, eps, 1 - eps))",
-        clamped_probability,
-    ),
-    Signature(
-        "E07",
-        "binary cross-entropy: PyTorch holds the logarithm at -100",
-        "F.binary_cross_entropy_with_logits <-> optax.sigmoid_binary_cross_entropy",
-        clamped_cross_entropy,
-    ),
-    Signature(
-        "E08",
-        "cosine similarity of a zero vector: 0 in PyTorch, NaN in optax",
-        "optax.cosine_similarity(a, b, epsilon=1e-8)",
-        zero_vector_cosine,
-    ),
-    Signature(
-        "C03",
-        "0 times minus infinity: the entropy of masked logits is NaN",
-        "mask logits with jnp.finfo(x.dtype).min, or jnp.where(p > 0, p * log_p, 0)",
-        zero_times_infinity,
-    ),
-    Signature("E06", IGNORED[2], IGNORED[0], ignored_label),
-    Signature(
-        "C07",
-        "a small scale is squared: it underflows",
-        "z = (x - mu) / sigma; -0.5 * z * z - jnp.log(sigma) - 0.5 * math.log(2 * math.pi)",
-        tiny_scale,
-    ),
+    catalogued("C02", clamped_probability),
+    catalogued("E07", clamped_cross_entropy),
+    catalogued("E08", zero_vector_cosine),
+    catalogued("C03", zero_times_infinity),
+    catalogued("E06", ignored_label),
+    catalogued("C07", tiny_scale),
 )

@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 
 from parity.locate.evidence import Arrays
-from parity.locate.signatures.clues import Clues, Found, Pair, Signature
+from parity.locate.signatures.clues import Clues, Found, Pair
+from parity.locate.signatures.names import catalogued
 from parity.locate.signatures.relations import (
     EPSILONS,
     is_right,
@@ -191,22 +192,7 @@ def _weights(
 
 
 SIGNATURES = (
-    Signature(
-        "B05",
-        "the epsilon of a normalisation: 1e-5 in PyTorch, 1e-6 in Flax",
-        "flax.linen.LayerNorm(epsilon=1e-5), or torch.nn.LayerNorm(n, eps=1e-6)",
-        normalisation_epsilon,
-    ),
-    Signature(
-        "B06",
-        "Flax's fast variance E[x²] - E[x]² cancels",
-        "flax.linen.LayerNorm(epsilon=1e-5, use_fast_variance=False)",
-        fast_variance,
-    ),
-    Signature(
-        "B07",
-        "BatchNorm: momentum means the opposite, and only PyTorch's running var is unbiased",
-        "flax momentum = 1 - torch momentum; scale the batch's var by n/(n-1) for running stats",
-        running_average,
-    ),
+    catalogued("B05", normalisation_epsilon),
+    catalogued("B06", fast_variance),
+    catalogued("B07", running_average),
 )

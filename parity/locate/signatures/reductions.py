@@ -7,6 +7,7 @@ import numpy as np
 
 from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature
+from parity.locate.signatures.names import catalogued, named
 from parity.locate.signatures.relations import (
     each_set,
     explains,
@@ -269,22 +270,13 @@ def reduction_left_out(clues: Clues) -> Found | None:
     return None
 
 
-SUMMED = (
-    "log_prob.sum(-1) over the action's dimensions: torch.distributions.Independent(d, 1)",
-    "C06",
-    "log_prob is per dimension: .sum(-1) is left out",
-)
+SUMMED = named("C06")
 
 SIGNATURES = (
     Signature(
         "R08", "a reduction over another axis", "name the same axis: dim=-1, axis=-1", reduction
     ),
-    Signature(
-        "C10",
-        "ties: PyTorch and JAX take the first of equal choices",
-        "jnp.argmax(x, -1) <-> torch.argmax(x, -1), flipped on neither side",
-        choice,
-    ),
+    catalogued("C10", choice),
     Signature(
         "R10",
         "a scan runs the other way, or along another axis",

@@ -3,7 +3,8 @@
 import numpy as np
 
 from parity.locate.evidence import Arrays
-from parity.locate.signatures.clues import Clues, Found, Pair, Signature
+from parity.locate.signatures.clues import Clues, Found, Pair
+from parity.locate.signatures.names import catalogued
 
 RELU = r"relu|maximum|clamp|clip|\bmax\b"
 ABSOLUTE = r"abs|sign"
@@ -191,52 +192,12 @@ def entropy_at_zero(clues: Clues) -> Found | None:
 
 
 SIGNATURES = (
-    Signature(
-        "D01",
-        "relu'(0): jnp.maximum(x, 0) gives half the slope",
-        "jax.nn.relu(x) <-> torch.relu(x)",
-        relu_at_zero,
-    ),
-    Signature(
-        "D02",
-        "the slope of clip at its bound",
-        "jnp.where(x > hi, hi, jnp.where(x < lo, lo, x)), and torch.where likewise",
-        clip_at_bound,
-    ),
-    Signature(
-        "D03",
-        "the slope of max among equal values",
-        "torch.amax(x, dim) <-> jnp.max(x, axis)",
-        tied_maximum,
-    ),
-    Signature(
-        "D04",
-        "the slope of |x| at 0: 0 in PyTorch, 1 in JAX",
-        "x * jnp.sign(x), x * torch.sign(x)",
-        absolute_at_zero,
-    ),
-    Signature(
-        "D08",
-        "the slope of xlogy or a·log a at 0",
-        "jnp.where(a > 0, a, 1) inside the logarithm, on both sides",
-        entropy_at_zero,
-    ),
-    Signature(
-        "D11",
-        "the slope of min or max of two equal values",
-        "torch.minimum <-> jnp.minimum, not where(a < b, a, b)",
-        equal_pair,
-    ),
-    Signature(
-        "B04",
-        "the slope of a norm at the zero vector: 0 in PyTorch, NaN in JAX",
-        "jnp.sqrt(jnp.sum(x * x) + eps) on both sides, or optax.safe_norm",
-        zero_norm,
-    ),
-    Signature(
-        "B03",
-        "the slope of std at zero variance: 0 in PyTorch, NaN in JAX",
-        "jnp.sqrt(jnp.var(x) + eps) on both sides",
-        no_variance,
-    ),
+    catalogued("D01", relu_at_zero),
+    catalogued("D02", clip_at_bound),
+    catalogued("D03", tied_maximum),
+    catalogued("D04", absolute_at_zero),
+    catalogued("D08", entropy_at_zero),
+    catalogued("D11", equal_pair),
+    catalogued("B04", zero_norm),
+    catalogued("B03", no_variance),
 )

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from parity.locate.signatures.clues import Clues, Found, Pair, Signature
+from parity.locate.signatures.clues import Clues, Found, Pair
 from parity.locate.signatures.functions import Function, log_softmax, softmax
+from parity.locate.signatures.names import catalogued
 from parity.locate.signatures.relations import each_set, is_right, recomputed
 
 
@@ -54,11 +55,4 @@ def _makes_a_difference(found: tuple[Pair, tuple], right: Function, j: int) -> b
     )
 
 
-SIGNATURES = (
-    Signature(
-        "E03",
-        "softmax over another axis",
-        "F.softmax(x, dim=-1) and jax.nn.softmax(x, axis=-1): always name the axis",
-        softmax_axis,
-    ),
-)
+SIGNATURES = (catalogued("E03", softmax_axis),)

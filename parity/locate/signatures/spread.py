@@ -5,7 +5,8 @@ from itertools import product
 
 import numpy as np
 
-from parity.locate.signatures.clues import Clues, Found, Signature, lengths, rich
+from parity.locate.signatures.clues import Clues, Found, lengths, rich
+from parity.locate.signatures.names import catalogued
 from parity.locate.signatures.relations import (
     EPSILONS,
     axes_of,
@@ -133,22 +134,7 @@ def _lower_alone(clues: Clues, lower: Callable) -> bool:
 
 
 SIGNATURES = (
-    Signature(
-        "B01",
-        "std and var divide by n - 1 in PyTorch, by n in jax.numpy",
-        "jnp.std(x, ddof=1), or torch.std(x, correction=0); likewise var",
-        standard_deviation,
-    ),
-    Signature(
-        "B02",
-        "std of one element is NaN in PyTorch, 0 in jax.numpy",
-        "guard n == 1, or torch.std(x, correction=0) and jnp.std(x)",
-        spread_of_one,
-    ),
-    Signature(
-        "B08",
-        "median of an even count: the lower one in PyTorch, the mean of two in jax.numpy",
-        "torch.quantile(x, 0.5) for jnp.median(x), or jnp.sort(x)[(n - 1) // 2]",
-        median_of_even_count,
-    ),
+    catalogued("B01", standard_deviation),
+    catalogued("B02", spread_of_one),
+    catalogued("B08", median_of_even_count),
 )

@@ -7,6 +7,7 @@ import numpy as np
 
 from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature
+from parity.locate.signatures.names import catalogued, named
 from parity.locate.signatures.relations import all_near, factors, is_wrong, telling
 
 NOISE = r"noise|\beps\b|sample|randn|random|action"
@@ -99,11 +100,7 @@ def other_slope_added(clues: Clues) -> Found | None:
     return None
 
 
-SAMPLE = (
-    "jax.lax.stop_gradient(mu + sigma * noise) before log_prob; torch .sample()",
-    "C04",
-    "a sample that moves with its parameters: PyTorch stops its slope",
-)
+SAMPLE = named("C04")
 
 SIGNATURES = (
     Signature(
@@ -112,18 +109,8 @@ SIGNATURES = (
         "jax.lax.stop_gradient(x) where PyTorch has x.detach()",
         stopped_by_name,
     ),
-    Signature(
-        "C01",
-        "Categorical(probs) normalises: log p has a further slope -1/sum",
-        "Categorical(logits=...) and jax.nn.log_softmax(logits)",
-        normalised_probabilities,
-    ),
-    Signature(
-        "C04",
-        "a sample that moves with its parameters: the score function's slope vanishes",
-        "jax.lax.stop_gradient(mu + sigma * noise) before log_prob; torch .sample()",
-        sample_not_stopped,
-    ),
+    catalogued("C01", normalised_probabilities),
+    catalogued("C04", sample_not_stopped),
     Signature(
         "R20",
         "a slope is stopped in JAX alone",

@@ -8,6 +8,7 @@ import numpy as np
 from parity.locate.evidence import Arrays
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature, lengths, rich
 from parity.locate.signatures.epsilons import epsilon_in
+from parity.locate.signatures.names import catalogued, named
 from parity.locate.signatures.relations import (
     all_near,
     excess,
@@ -89,21 +90,9 @@ FACTOR = (
     "R05",
     "a factor is left out, put in twice, or divides where it should multiply",
 )
-DECAYED = (
-    "optax.chain(optax.add_decayed_weights(w), optax.adam(lr)) for Adam(weight_decay=w)",
-    "A04",
-    "weight decay: coupled in torch.optim.Adam, decoupled in optax.adamw",
-)
-DAMPENED = (
-    "dampening=0 in torch.optim.SGD, or write the trace by hand: m * b + (1 - dampening) * g",
-    "A08",
-    "momentum: optax.sgd has no dampening",
-)
-CELL = (
-    "b_ih + b_hh as Flax's bias (for LSTM, and r and z of GRU); map n's two apart",
-    "E15",
-    "recurrent cells have two biases in PyTorch, one in Flax",
-)
+DECAYED = named("A04")
+DAMPENED = named("A08")
+CELL = named("E15")
 BIAS = (
     "add the bias: x @ kernel + bias, flax.linen.Dense(n, use_bias=True)",
     "R17",
@@ -147,11 +136,7 @@ def constant(clues: Clues) -> Found | None:
     return None
 
 
-ACCUMULATED = (
-    "optax.adagrad(lr, initial_accumulator_value=0.0)",
-    "A07",
-    "Adagrad's sum starts at 0 in PyTorch, at 0.1 in optax",
-)
+ACCUMULATED = named("A07")
 
 
 def counter(clues: Clues) -> Found | None:
@@ -252,12 +237,7 @@ SIGNATURES = (
         "0.5 + 0.5 * math.log(2 * math.pi) + log_std, in each dimension",
         half_entropy,
     ),
-    Signature(
-        "A03",
-        "AdamW's weight decay: 1e-2 by default in PyTorch, 1e-4 in optax",
-        "optax.adamw(lr, weight_decay=1e-2): name it on both sides",
-        decay_default,
-    ),
+    catalogued("A03", decay_default),
     Signature(
         "R06",
         "a term is left out, or added twice",

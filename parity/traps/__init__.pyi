@@ -1,0 +1,11 @@
+from .committed import Move as Move
+from .committed import Table as Table
+from .committed import moved as moved
+from .committed import tables as tables
+from .entries import Entry as Entry
+from .families import catalogue as catalogue
+from .matching import Match as Match
+from .matching import match as match
+from .results import Result as Result
+from .results import run as run
+from .text import show as show
