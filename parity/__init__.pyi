@@ -3,6 +3,7 @@ from . import oracle as oracle
 from . import sides as sides
 from . import strategies as strategies
 from . import tolerance as tolerance
+from . import traps as traps
 from .checks import check as check
 from .locate import Cause as Cause
 from .locate import Divergence as Divergence

@@ -19,6 +19,7 @@ COMMANDS = {
     "lockstep": "parity.runs.command:Lockstep",
     "preflight": "parity.preflight:Preflight",
     "selftest": "parity.mutants.command:Selftest",
+    "traps": "parity.traps.command:Traps",
     "where": "parity.locate.command:Where",
 }
 """Each command's dataclass, by name. Its fields are the options, and `run()` returns the exit code.
