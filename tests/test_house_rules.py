@@ -175,7 +175,7 @@ HELP = [
     for c in ("pgjax", "pgtorch")
     for args in ([], ["train"], ["resume"], ["eval"], ["plot"])
 ]
-HELP += [("parity", []), ("parity", ["convert"])]
+HELP += [("parity", []), ("parity", ["convert"]), ("parity", ["traps"])]
 
 
 @pytest.mark.parametrize(("command", "arguments"), HELP, ids=str)

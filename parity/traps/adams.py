@@ -2,33 +2,58 @@
 
 import numpy as np
 
-from parity.traps.descents import descend_in_optax, descend_in_torch
-from parity.traps.entries import agreement, pair, trap, warning
+from parity.traps.descents import GRADIENTS, START, descend_in_optax, descend_in_torch
+from parity.traps.entries import agreement, pair, trap
 
 
-@warning(
+@trap(
     "A15",
     "AMSGrad: PyTorch keeps the largest raw second moment, optax the largest corrected one",
-    "write PyTorch's as an optax transformation, or compare without amsgrad",
+    "correct the largest raw one: jnp.maximum(largest, v) / (1 - b2 ** t)",
 )
-def amsgrad(torch, optax):
+def amsgrad(torch, jnp, optax):
     """Early corrections are large, so optax's maximum is soon one of the first steps'."""
+
+    def as_in_torch():
+        p, m, v, largest = START, 0.0, 0.0, 0.0
+        for t, g in enumerate(jnp.array(GRADIENTS), start=1):
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            largest = jnp.maximum(largest, v)
+            p = p - 0.1 * m / (1 - 0.9**t) / (jnp.sqrt(largest / (1 - 0.999**t)) + 1e-8)
+        return p
+
     return pair(
         torch=descend_in_torch(lambda p: torch.optim.Adam(p, lr=0.1, amsgrad=True)),
         jax=descend_in_optax(optax.amsgrad(0.1)),
+        mended={"jax": as_in_torch()},
     )
 
 
-@warning(
+@trap(
     "A16",
     "NAdam: PyTorch's momentum follows a schedule, optax.nadam's does not",
-    "write the schedule of torch.optim.NAdam by hand: momentum_decay is 4e-3",
+    "write the schedule by hand: b1 * (1 - 0.96 ** (0.004 * t) / 2) in the place of b1",
 )
-def nadam(torch, optax):
-    """PyTorch has b1 · (1 − 0.96^(t · momentum_decay) / 2) in the place of b1."""
+def nadam(torch, jnp, optax):
+    """The schedule is that of Dozat's paper; optax looks ahead with b1 itself."""
+
+    def momentum(t):
+        return 0.9 * (1 - 0.5 * 0.96 ** (0.004 * t))
+
+    def as_in_torch():
+        p, m, v, product = START, 0.0, 0.0, np.float32(1)  # PyTorch keeps it in float32
+        for t, g in enumerate(jnp.array(GRADIENTS), start=1):
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            product = product * np.float32(momentum(t))
+            now = (1 - momentum(t)) * g / (1 - float(product))
+            ahead = momentum(t + 1) * m / (1 - float(product) * momentum(t + 1))
+            p = p - 0.1 * (now + ahead) / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        return p
+
     return pair(
         torch=descend_in_torch(lambda p: torch.optim.NAdam(p, lr=0.1)),
         jax=descend_in_optax(optax.nadam(0.1)),
+        mended={"jax": as_in_torch()},
     )
 
 

@@ -10,9 +10,9 @@ ONE = np.float32(1)
 DISCOUNT = 0.99
 
 
-def ulps(found, exact, scale=None):
+def ulps(found, exact) -> float:
     """The largest error of float32 numbers in units of their last place."""
-    size = np.spacing(np.abs(exact if scale is None else scale).astype(np.float32))
+    size = np.spacing(np.abs(exact).astype(np.float32))
     return float(np.round((np.abs(np.asarray(found, np.float64) - exact) / size).max(), 2))
 
 
@@ -37,19 +37,20 @@ def subnormals(torch, jnp):
     )
 
 
-@warning(
+@trap(
     "G02",
     "a * b + c is rounded once under jit, and twice without",
-    "hold jitted and eager code to a tolerance, and look at float64",
+    "hold jitted code to a tolerance and to float64; eager JAX rounds as PyTorch does",
     x64=False,
 )
 def fused(torch, jax, jnp):
     """A fused multiply-add is the more exact of the two; (1 + u)² - 1 - 2u is u² = 2⁻²⁴."""
     a, c = np.array(1 + 2.0**-12, np.float32), np.array(-1 - 2.0**-11, np.float32)
-    t = torch.tensor(a)
+    t, j = torch.tensor(a), jnp.array(a)
     return pair(
         torch=t * t + torch.tensor(c),
-        jax=jax.jit(lambda a, b, c: a * b + c)(jnp.array(a), a, c),
+        jax=jax.jit(lambda a, b, c: a * b + c)(j, j, c),
+        mended={"jax": j * j + c},
     )
 
 
@@ -69,19 +70,21 @@ def rewritten(torch, jax, jnp):
     )
 
 
-@warning(
+@trap(
     "G04",
     "division by a number: XLA multiplies by its inverse",
-    "leave room for more than one unit in the last place",
+    "leave room for more than one unit in the last place, or divide by an array of that shape",
     x64=False,
 )
 def divided(torch, jax):
     """The largest error of an array over a scalar, as in (x - mean) / std, in units."""
     c = np.float32(0.7)
     exact = MANY.astype(np.float64) / np.float64(c)
+    quotient = jax.jit(lambda x, c: x / c)
     return pair(
         torch=ulps(torch.tensor(MANY) / torch.tensor(c), exact),
-        jax=ulps(jax.jit(lambda x, c: x / c)(MANY, c), exact),
+        jax=ulps(quotient(MANY, c), exact),
+        mended={"jax": ulps(quotient(MANY, np.full_like(MANY, c)), exact)},
     )
 
 
@@ -173,17 +176,19 @@ def product(torch, jax, jnp):
     )
 
 
-@warning(
+@trap(
     "G09",
     "on a GPU JAX multiplies matrices in TF32 by default, PyTorch only convolves in it",
-    "jax_default_matmul_precision='highest', torch.backends.cudnn.allow_tf32 = False",
+    "jax.config.update('jax_default_matmul_precision', 'highest'), and "
+    "torch.backends.cudnn.allow_tf32 = False",
 )
 def fast_products(torch, jax):
-    """The settings as they are on this machine, which decide it where there is such a GPU."""
-    return pair(
-        torch=f"matmul {torch.get_float32_matmul_precision()}",
-        jax=f"matmul {jax.config.jax_default_matmul_precision or 'fastest'}",
-    )
+    """The settings, which decide it on a GPU that has TF32; a CPU has not."""
+    in_torch = torch.get_float32_matmul_precision()
+    in_jax = jax.config.jax_default_matmul_precision or "the fastest"
+    with jax.default_matmul_precision("highest"):
+        mended = jax.config.jax_default_matmul_precision
+    return pair(torch=in_torch, jax=in_jax, mended={"jax": mended})
 
 
 @trap(

@@ -1,6 +1,7 @@
 """The command `parity traps`: the list of them, one explained, all measured."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -53,18 +54,19 @@ class RunTraps:
     def run(self) -> int:
         """Measures, and returns the exit code: 1 if a verdict or a remedy has moved."""
         from parity.traps.committed import is_of_installed, moved, nearest
-        from parity.traps.results import clock, run
+        from parity.traps.results import run
 
         only = None if self.only is None else [id.strip() for id in self.only.split(",")]
-        seconds, done = clock(), Counted("entries measured")
+        started, done = time.perf_counter(), Counted("entries measured")
         results = run(only, tell=lambda result: done.tell(result.id))
         done.clear()
+        seconds = time.perf_counter() - started
         table = nearest()
         moves = moved(results, table)
         if self.json:
             found: dict[str, Any] = {
                 "ok": not moves,
-                "seconds": round(seconds(), 1),
+                "seconds": round(seconds, 1),
                 "table": table.name,
                 "table_is_of_installed": is_of_installed(table),
                 "moved": [move._asdict() for move in moves],
@@ -74,9 +76,7 @@ class RunTraps:
         else:
             print(*(line(result) for result in results.values()), sep="\n")
             other = "" if is_of_installed(table) else ", the nearest to what is installed"
-            print(
-                f"\n{len(results)} measured in {seconds():.0f} s; committed table{other}: {table}"
-            )
+            print(f"\n{len(results)} measured in {seconds:.0f} s; committed table{other}: {table}")
             print(*(moves or ["nothing has moved"]), sep="\n")
         return 1 if moves else 0
 

@@ -1,6 +1,5 @@
 """Measures entries of the catalogue on the installed versions."""
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -35,9 +34,9 @@ class Result(NamedTuple):
     id: str
     kind: Kind
     verdict: Verdict | None
-    remedy_holds: bool | None = None
-    values: dict[str, Any] = {}  # noqa: RUF012 - nobody writes into it
-    mended: dict[str, Any] = {}  # noqa: RUF012
+    remedy_holds: bool | None
+    values: dict[str, Any]
+    mended: dict[str, Any]
     reason: str = ""
 
     @property
@@ -86,7 +85,7 @@ def measured(entry: Entry) -> Result:
             return _judged(entry)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return Result(entry.id, entry.kind, None, reason=reason)
+        return Result(entry.id, entry.kind, None, None, {}, {}, reason)
 
 
 def _judged(entry: Entry) -> Result:
@@ -107,12 +106,6 @@ def _judged(entry: Entry) -> Result:
 def versions() -> dict[str, str]:
     """The installed releases that the values depend on."""
     return {name: metadata.version(name) for name in MEASURED_WITH}
-
-
-def clock() -> Callable[[], float]:
-    """The seconds since it was made."""
-    started = time.perf_counter()
-    return lambda: time.perf_counter() - started
 
 
 def _pair(sides: Mapping[str, Any]) -> dict[str, Any]:

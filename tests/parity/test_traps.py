@@ -44,10 +44,19 @@ def agrees(a, b, **options):
 @pytest.mark.parametrize("id", IDS)
 def test_an_entry_is_as_it_claims_and_as_in_the_committed_table(found, id):
     result = found[id]
-    assert result.ok, result
-    kept = traps.tables()["newest"].results[id]
-    assert (result.verdict, result.remedy_holds) == (kept["verdict"], kept["remedy_holds"])
-    assert traps.moved({id: result}, traps.tables()["newest"]) == []
+    assert result.verdict is not None, result.reason
+    if committed.is_of_installed(committed.nearest()):  # other versions may differ elsewhere
+        assert result.ok, result
+        kept = committed.nearest().results[id]
+        assert (result.verdict, result.remedy_holds) == (kept["verdict"], kept["remedy_holds"])
+        assert traps.moved({id: result}) == []
+
+
+@pytest.mark.parametrize("name", ["newest", "lowest"])
+def test_every_entry_of_a_committed_table_is_as_it_claims(name):
+    kept = traps.tables()[name].results
+    assert [id for id in IDS if not kept[id]["ok"]] == []
+    assert [id for id in IDS if kept[id]["kind"] != traps.catalogue()[id].kind] == []
 
 
 def test_there_are_entries_of_every_family_and_their_numbers_follow_one_another():
