@@ -71,7 +71,7 @@ def test_any_byte_flipped_is_refused_and_named(tmp_path, small):
     end = 8 + int.from_bytes(small[:8], "little")
     header = json.loads(small[8:end])
     for at in range(len(small)):
-        for bit in (0, 3, 5, 7):
+        for bit in (0, 5):
             data = bytearray(small)
             data[at] ^= 1 << bit
             said = refused(path, bytes(data))
