@@ -12,6 +12,9 @@ from .locate import first_divergence as first_divergence
 from .pipeline import check_pipeline as check_pipeline
 from .preflight import Preflight as Preflight
 from .preflight import preflight as preflight
+from .recordings import Recording as Recording
+from .recordings import compare as compare
+from .recordings import record as record
 from .report import Report as Report
 from .runs import LockstepReport as LockstepReport
 from .runs import lockstep as lockstep

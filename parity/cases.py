@@ -167,3 +167,13 @@ def numpy_side(function: Callable[..., Any]) -> Function:
         leaf: value if is_number(value) else np.asarray(value)
         for leaf, value in sides.flat(function(**sides.nested(inputs))).items()
     }
+
+
+def only(function: Callable[..., Any], leaves: Collection[str]) -> Callable[..., Any]:
+    """The function with these of its outputs alone."""
+
+    def call(**tree: Any) -> dict[str, Any]:
+        outputs = sides.flat(function(**tree))
+        return {leaf: outputs[leaf] for leaf in leaves}
+
+    return call

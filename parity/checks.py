@@ -97,7 +97,7 @@ def check(
     notes = [*given.notes, *of_module, *hints.plain_numbers(returned)]
     notes += hints.expect_nonfinite(hints.both_nonfinite(comparisons))
     if judged and moving:
-        torch_part, jax_part = _only(in_torch, judged), _only(in_jax, judged)
+        torch_part, jax_part = cases.only(in_torch, judged), cases.only(in_jax, judged)
         weighted = given.arrays | sides.cotangents(judged)
         found = cases.gradients(torch_part, jax_part, weighted, wrt=moving)
         comparisons += found
@@ -117,13 +117,3 @@ def check(
         lambda: repro.script(title, functions, given.tree, options),
         lambda: where.text(ready, candidate),
     )
-
-
-def _only(function: Callable[..., Any], leaves: Collection[str]) -> Callable[..., Any]:
-    """The function with these of its outputs alone."""
-
-    def call(**tree: Any) -> dict[str, Any]:
-        outputs = sides.flat(function(**tree))
-        return {leaf: outputs[leaf] for leaf in leaves}
-
-    return call

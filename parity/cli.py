@@ -16,8 +16,10 @@ from pgcore.errors import unknown_choice
 COMMANDS = {
     "check": "parity.suite.command:Check",
     "convert": "parity.convert.command:Convert",
+    "diff": "parity.recordings.command:Diff",
     "lockstep": "parity.runs.command:Lockstep",
     "preflight": "parity.preflight:Preflight",
+    "recording": "parity.recordings.command:Show",
     "selftest": "parity.mutants.command:Selftest",
     "traps": "parity.traps.command:Traps",
     "where": "parity.locate.command:Where",

@@ -2,13 +2,48 @@
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from parity.arrays import is_number, largest_magnitude, minus, outputs_of, same_nonfinite
 from parity.verdicts import Mismatch, Verdict
 from parity.yardstick import Bound, Yardstick
+
+
+class Measured(Protocol):
+    """A reference whose outputs are known, and what rounding is worth to them: a `Yardstick`."""
+
+    @property
+    def exact(self) -> dict[str, np.ndarray]:
+        """The float64 reference's outputs."""
+        ...
+
+    @property
+    def single(self) -> dict[str, np.ndarray]:
+        """Those of its float32 run."""
+        ...
+
+    @property
+    def numbers(self) -> list[str]:
+        """The outputs that are plain Python numbers."""
+        ...
+
+    def outputs(self, dtype: str) -> dict[str, np.ndarray]:
+        """The outputs in one precision."""
+        ...
+
+    def scale_bound(self, leaf: str, dtype: str) -> Bound:
+        """The share of the largest value that is allowed."""
+        ...
+
+    def bound(self, leaf: str, dtype: str, enough: float = math.inf) -> Bound:
+        """The rule's bound, or one that allows `enough`."""
+        ...
+
+    def tied(self, leaf: str, found: np.ndarray, bound: float) -> np.ndarray:
+        """Entries at which a rounding on the way decides, and either is right."""
+        ...
 
 
 class Judge:
@@ -27,7 +62,7 @@ class Judge:
         self,
         side: str,
         found: Mapping[str, np.ndarray],
-        yardstick: Yardstick,
+        yardstick: Measured,
         dtype: str,
         oracle: Mapping[str, np.ndarray] | None,
     ) -> None:
@@ -52,7 +87,7 @@ class Judge:
         leaf: str,
         dtype: str,
         found: np.ndarray,
-        yardstick: Yardstick,
+        yardstick: Measured,
         oracle: np.ndarray | None,
     ) -> None:
         exact = yardstick.exact[leaf]

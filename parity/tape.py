@@ -189,6 +189,16 @@ class NoiseTape:
         Raises:
             UsageError: The tape does not have one of them, or the file cannot be written.
         """
+        tensors, about = self.contents(updates)
+        try:
+            write_atomically(Path(path), save(tensors, metadata=about))
+        except OSError as error:
+            raise UsageError(f"tape {str(path)!r} cannot be written: {error}") from error
+
+    def contents(
+        self, updates: int | Iterable[int] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """The arrays that `save` writes, and what it says about them; it raises as `save` does."""
         if updates is None:
             require(self.stored is not None, "updates", None, "their numbers, or how many")
             updates = self.stored or ()
@@ -207,10 +217,7 @@ class NoiseTape:
             "seed": "" if self.seed is None else str(self.seed),
             "recorded_with": self.recorded_with,
         }
-        try:
-            write_atomically(Path(path), save(tensors, metadata=about))
-        except OSError as error:
-            raise UsageError(f"tape {str(path)!r} cannot be written: {error}") from error
+        return tensors, about
 
     @classmethod
     def load(cls, path: str | Path) -> "NoiseTape":
@@ -226,10 +233,17 @@ class NoiseTape:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, safetensors.SafetensorError) as error:
             raise UsageError(f"tape {str(path)!r} cannot be read: {error}") from error
+        return cls.from_contents(tensors, about, f"tape {str(path)!r}")
+
+    @classmethod
+    def from_contents(
+        cls, tensors: Mapping[str, np.ndarray], about: Mapping[str, str], where: str
+    ) -> "NoiseTape":
+        """The tape that `contents` describes; a `UsageError` calls it `where`, if it is none."""
         schema = about.get("schema")
-        require(schema == SCHEMA, f"schema of {path}", schema, SCHEMA)
+        require(schema == SCHEMA, f"schema of {where}", schema, SCHEMA)
         names, expected = sorted(tensors), ["policy", "reset", "updates"]
-        require(names == expected, f"arrays in tape {str(path)!r}", names, ", ".join(expected))
+        require(names == expected, f"arrays in {where}", names, ", ".join(expected))
         tape = cls.from_arrays(
             tensors["reset"],
             tensors["policy"],
@@ -239,7 +253,7 @@ class NoiseTape:
             recorded_with=about.get("recorded_with", ""),
         )
         seed = about.get("seed", "")
-        require(not seed or seed.isdecimal(), f"seed of {path}", seed, "an integer, or none")
+        require(not seed or seed.isdecimal(), f"seed of {where}", seed, "an integer, or none")
         return replace(tape, seed=int(seed) if seed else None)
 
     def _drawn(self, i: int) -> Noise:

@@ -143,15 +143,19 @@ class Yardstick:
 
     def tied(self, leaf: str, found: np.ndarray, bound: float) -> np.ndarray:
         """Where a rounding on the way decides, and what was found is between what it may decide."""
-        jumps = self._rounding_jumps(leaf)
+        jumps, low, high = self.decided(leaf)
+        return jumps & (found >= low - bound) & (found <= high + bound)
+
+    def decided(self, leaf: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where a rounding on the way decides, and the least and the most that it may decide."""
+        jumps, exact = self._rounding_jumps(leaf), self.exact[leaf]
         if not jumps.any():
-            return jumps
-        exact = self.exact[leaf]
+            return jumps, exact, exact
         others = [
             run[leaf] for run in self._rounded if leaf in run and run[leaf].shape == exact.shape
         ]
         runs = np.stack([exact, *others])
-        return jumps & (found >= runs.min(0) - bound) & (found <= runs.max(0) + bound)
+        return jumps, runs.min(0), runs.max(0)
 
     def _nudged(self, dtype: str) -> Iterator[Arrays]:
         for draw in range(NUM_NUDGES):

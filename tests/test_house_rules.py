@@ -122,7 +122,8 @@ package = importlib.import_module("{package}")
 for module in pkgutil.walk_packages(package.__path__, "{package}."):
     if not module.name.endswith(".__main__") and not module.name.startswith({both}):
         importlib.import_module(module.name)
-for name in ("check", "selftest", "lockstep") if "{package}" == "parity" else ():
+commands = ("check", "diff", "lockstep", "recording", "selftest")
+for name in commands if "{package}" == "parity" else ():
     pkgutil.resolve_name(importlib.import_module("parity.cli").COMMANDS[name])
 """
 BOTH = (
@@ -175,7 +176,7 @@ HELP = [
     for c in ("pgjax", "pgtorch")
     for args in ([], ["train"], ["resume"], ["eval"], ["plot"])
 ]
-HELP += [("parity", []), ("parity", ["convert"]), ("parity", ["traps"])]
+HELP += [("parity", args) for args in ([], ["convert"], ["diff"], ["recording"], ["traps"])]
 
 
 @pytest.mark.parametrize(("command", "arguments"), HELP, ids=str)

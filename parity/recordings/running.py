@@ -1,0 +1,180 @@
+"""A function run in both precisions, and what rounding is worth to it."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from parity import cases, modules, sides
+from parity.arrays import cast, entries_that_stay, is_floating
+from parity.inputs import Inputs
+from parity.locate.places import Location
+from parity.recordings.leaves import leaf_of, paths
+from parity.recordings.recording import GRADIENT, Output, Stage, Ties
+from parity.repeats import repeatable
+from parity.signatures import require_accepted, require_callable
+from parity.tolerance import Function, Yardstick
+from pgcore.errors import UsageError, require, unknown_choice
+
+Framework = Literal["torch", "jax", "numpy"]
+"""What a function computes in."""
+PRECISIONS = ("float64", "float32")
+
+
+class Runner(NamedTuple):
+    """A function with its inputs, ready to be run.
+
+    Attributes:
+        framework: What it computes in.
+        given: Its inputs, rounded to float32.
+        call: The function, fed from arrays by path.
+        called: What errors call it.
+        place: Where it is written.
+        notes: What a reader should know.
+    """
+
+    framework: Framework
+    given: Inputs
+    call: Callable[..., Any]
+    called: str
+    place: Location
+    notes: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The inputs as the function gets them in either precision: float32 holds them all."""
+        return self.given.call(dict)(**sides.nested(cast(self.given.arrays, np.float32)))
+
+    def values(
+        self, name: str, precisions: Collection[str] = PRECISIONS, *, measured: bool
+    ) -> Stage:
+        """The function's outputs; `measured`, with what the rule allows to each.
+
+        Raises:
+            UsageError: It gives another result each time, or what is no array.
+        """
+        if self.framework == "torch":
+            side = sides.torch_values(self.call)
+        elif self.framework == "jax":
+            side = sides.jax_values(self.call)
+        else:
+            side = cases.numpy_side(self.call)
+        side = repeatable(side, f"{self.called} of stage {name!r}")
+        sensitivity = sides.torch_sensitivity(self.call) if self.framework == "torch" else None
+        yardstick = self._yardstick(side, self.given.arrays, sensitivity)
+        outputs = _outputs(name, yardstick, precisions, measured=measured)
+        return Stage(name, outputs, self.place, self.framework, self.inputs, notes=self.notes)
+
+    def cotangents(self, values: Stage) -> dict[str, np.ndarray]:
+        """The weights of the outputs in a gradient, for those that have one."""
+        exact = {
+            path: output.runs["float64"]
+            for path, output in values.outputs.items()
+            if output.runs["float64"].is_floating and not output.runs["float64"].is_number
+        }
+        require(
+            bool(exact), f"wrt of stage {values.name!r}", "given", "nothing: no output is floating"
+        )
+        weights = sides.cotangents({path: leaf.array for path, leaf in exact.items()})
+        return {name.removeprefix(sides.COTANGENT): array for name, array in weights.items()} or {
+            path: np.ones(()) for path in exact
+        }
+
+    def gradient(
+        self, name: str, wrt: Collection[str], weights: Mapping[str, np.ndarray], *, measured: bool
+    ) -> Stage:
+        """The gradient of Σ cotangent · output in the inputs `wrt`.
+
+        Raises:
+            UsageError: NumPy functions have none.
+        """
+        if self.framework == "numpy":
+            raise UsageError(
+                f"wrt of stage {name.removesuffix(GRADIENT)!r} is {[*wrt]}, and its function is "
+                "NumPy's, accepted is a function in torch or jax"
+            )
+        gradients = sides.torch_gradients if self.framework == "torch" else sides.jax_gradients
+        side = gradients(cases.only(self.call, weights), wrt)
+        arrays = {
+            **self.given.arrays,
+            **{f"{sides.COTANGENT}{leaf}": weight for leaf, weight in weights.items()},
+        }
+        outputs = _outputs(name, self._yardstick(side, arrays), PRECISIONS, measured=measured)
+        return Stage(
+            name,
+            outputs,
+            self.place,
+            self.framework,
+            self.inputs,
+            dict(weights),
+            tuple(wrt),
+            self.notes,
+        )
+
+    def _yardstick(
+        self, side: Function, arrays: dict[str, Any], sensitivity: Any = None
+    ) -> Yardstick:
+        still = {
+            name: entries_that_stay(name, array, {}, ())
+            for name, array in arrays.items()
+            if is_floating(array)
+        }
+        roundings = sides.torch_roundings(side) if self.framework == "torch" else None
+        return Yardstick(side, arrays, still, sensitivity, roundings)
+
+
+def runner(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    framework: str,
+    place: Location,
+    role: str,
+    *,
+    rounded: bool = True,
+) -> Runner:
+    """Checks a function and what it is to be given; `rounded` to float32, or as it is.
+
+    Raises:
+        UsageError: The framework is unknown, the function can't be called with these inputs by
+            name, or none of them is a floating array.
+    """
+    if framework not in get_args(Framework):
+        raise unknown_choice("framework", framework, get_args(Framework))
+    require_callable(role, function)
+    kind = modules.kind(function)
+    if kind and (kind != "torch" or framework != "torch"):
+        accepted = "a function of its inputs, the weights among them, or a torch.nn.Module in torch"
+        raise UsageError(
+            f"{role} is a {kind} module to be run in {framework}, accepted is {accepted}"
+        )
+    inputs = modules.with_params(function, None, inputs)
+    as_called = modules.reference_function(function)
+    require_accepted(role, as_called, [*inputs])
+    given = Inputs(inputs)
+    if not rounded:
+        as_given = {path: leaf for path, leaf in paths(inputs, role).items() if is_floating(leaf)}
+        given.arrays |= cast(as_given, np.float64)
+        given.notes.clear()
+    notes = (*given.notes, *modules.notes(function, inputs))
+    return Runner(framework, given, given.call(as_called), role, place, notes)  # pyright: ignore[reportArgumentType]
+
+
+def _outputs(
+    name: str, yardstick: Yardstick, precisions: Collection[str], *, measured: bool
+) -> dict[str, Output]:
+    runs = {precision: yardstick.outputs(precision) for precision in precisions}
+    found: dict[str, Output] = {}
+    for path in {path: None for run in runs.values() for path in run}:
+        leaves = {
+            precision: leaf_of(f"{path!r} of stage {name!r}", run[path])._replace(
+                is_number=path in yardstick.numbers
+            )
+            for precision, run in runs.items()
+            if path in run
+        }
+        is_judged = measured and any(leaf.is_floating for leaf in leaves.values())
+        bounds = {p: yardstick.bound(path, p) for p in leaves} if is_judged else {}
+        ties = Ties(*yardstick.decided(path)) if is_judged else None
+        found[path] = Output(leaves, bounds, ties if ties is not None and ties.at.any() else None)
+    require(bool(found), f"what the function of stage {name!r} returns", "nothing", "an array")
+    return found
