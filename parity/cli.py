@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "parity.suite.command:Check",
     "convert": "parity.convert.command:Convert",
     "lockstep": "parity.runs.command:Lockstep",
+    "power": "parity.mutation.command:PowerCommand",
     "preflight": "parity.preflight:Preflight",
     "selftest": "parity.mutants.command:Selftest",
     "where": "parity.locate.command:Where",
