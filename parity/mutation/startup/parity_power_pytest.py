@@ -25,10 +25,18 @@ def pytest_load_initial_conftests(early_config: Any) -> None:
 
     def find_spec(name: str, path: Sequence[str] | None = None, target: Any = None) -> Any:
         spec = original(name, path, target)
-        is_mutated = spec is not None and os.path.realpath(spec.origin or "") == PLAN.get("file")
-        return None if is_mutated else spec
+        return None if spec is not None and _is_ours(spec.origin or "") else spec
 
     hook.find_spec = find_spec
+
+
+def _is_ours(file: str) -> bool:
+    """Whether a file is the mutated one, or one whose calls are watched: test modules are not."""
+    path, name = os.path.realpath(file), os.path.basename(file)
+    is_test = name.startswith("test_") or name.endswith("_test.py")
+    if "watch" in PLAN:
+        return not is_test and START_UP.is_below(path, PLAN["watch"])
+    return path == PLAN.get("file")
 
 
 def pytest_sessionfinish() -> None:

@@ -64,7 +64,10 @@ def note(notes: Path, what: str, path: str, line: int) -> None:
 def note_loaded(plan: dict[str, Any]) -> None:
     """Notes every loaded file of the user's, those that pytest has rewritten too."""
     for module in list(sys.modules.values()):
-        path = os.path.realpath(getattr(module, "__file__", None) or "")
+        # A script has lost its `__file__` by the time that it has run.
+        loader = getattr(module, "__loader__", None)
+        file = getattr(module, "__file__", None) or getattr(loader, "path", None)
+        path = os.path.realpath(file) if isinstance(file, str) else ""
         if path.endswith(".py") and is_below(path, plan["watch"]):
             note(Path(plan["notes"]) / f"{os.getpid()}", "loaded", path, 0)
 
