@@ -119,3 +119,11 @@ def test_integer_rewards_of_one_step_have_returns_that_are_floats():
 def test_a_scope_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="scope is 'episodes'.*did you mean 'episode'"):
         pgtorch.normalize_returns(torch.ones(2, 1), torch.ones(2, 1, dtype=torch.bool), "episodes")
+
+
+def test_an_episode_without_steps_has_advantages_of_zero():
+    mask = torch.tensor([[False, True], [False, True]])
+    returns = torch.tensor([[NAN, 1.0], [NAN, 3.0]], dtype=torch.float64)
+    advantages = pgtorch.normalize_returns(returns, mask)
+    assert advantages[:, 0].tolist() == [0.0, 0.0]
+    assert_close(advantages[:, 1], np.array([-1.0, 1.0]))
