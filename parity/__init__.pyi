@@ -9,6 +9,8 @@ from .locate import Cause as Cause
 from .locate import Divergence as Divergence
 from .locate import Location as Location
 from .locate import first_divergence as first_divergence
+from .mutation import Mutant as Mutant
+from .mutation import mutate as mutate
 from .pipeline import check_pipeline as check_pipeline
 from .preflight import Preflight as Preflight
 from .preflight import preflight as preflight

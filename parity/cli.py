@@ -18,6 +18,7 @@ COMMANDS = {
     "convert": "parity.convert.command:Convert",
     "diff": "parity.recordings.command:Diff",
     "lockstep": "parity.runs.command:Lockstep",
+    "power": "parity.mutation.command:PowerCommand",
     "preflight": "parity.preflight:Preflight",
     "recording": "parity.recordings.command:Show",
     "selftest": "parity.mutants.command:Selftest",

@@ -103,3 +103,27 @@ def test_the_loss_is_minus_the_sum_over_time_averaged_over_episodes():
 def test_episode_returns_are_not_discounted_and_end_with_the_episode():
     rewards = torch.tensor([[1.0, 2.0], [NAN, 3.0]])
     assert pgtorch.episode_returns(rewards, ragged_mask([1, 2], 2)).tolist() == [1.0, 5.0]
+
+
+def test_integer_rewards_of_one_step_have_returns_that_are_floats():
+    rewards, mask = torch.tensor([[2, 3]]), torch.tensor([[True, False]])
+    returns = pgtorch.discounted_returns(rewards, mask, 0.5)
+    assert returns.dtype == torch.get_default_dtype()
+    assert returns.tolist() == [[2.0, 0.0]]
+    longer = pgtorch.discounted_returns(
+        torch.ones(2, 1, dtype=torch.int64), mask[:, :1].expand(2, 1), 0.5
+    )
+    assert longer.tolist() == [[1.5], [1.0]]
+
+
+def test_a_scope_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="scope is 'episodes'.*did you mean 'episode'"):
+        pgtorch.normalize_returns(torch.ones(2, 1), torch.ones(2, 1, dtype=torch.bool), "episodes")
+
+
+def test_an_episode_without_steps_has_advantages_of_zero():
+    mask = torch.tensor([[False, True], [False, True]])
+    returns = torch.tensor([[NAN, 1.0], [NAN, 3.0]], dtype=torch.float64)
+    advantages = pgtorch.normalize_returns(returns, mask)
+    assert advantages[:, 0].tolist() == [0.0, 0.0]
+    assert_close(advantages[:, 1], np.array([-1.0, 1.0]))

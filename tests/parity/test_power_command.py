@@ -1,0 +1,191 @@
+"""`parity power`: a test command is run on mutants of a small project, each in its own process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from parity.cli import main
+
+ROOT = Path(__file__).parent.parent.parent
+RETURNS = """
+def discounted(rewards, discount):
+    following, returns = 0.0, []
+    for reward in reversed(rewards):
+        following = reward + discount * following
+        returns.append(following)
+    return returns[::-1]
+
+
+def countdown(n):
+    while n > 0:
+        n -= 1
+    return n
+
+
+def unused(x):
+    return x + 1
+"""
+CHECK = """
+import sys
+from port.returns import countdown, discounted
+assert discounted([1.0, 0.0, 2.0], 0.5) == {expected}
+assert countdown(3) == 0
+"""
+STRONG = CHECK.format(expected="[1.5, 1.0, 2.0]")
+WEAK = STRONG.replace("discounted([1.0, 0.0, 2.0], 0.5) ==", "len(discounted([1.0, 2.0], 0.5)) ==")
+WEAK = WEAK.replace("[1.5, 1.0, 2.0]", "2")
+COMMAND = ["--", "python", "check.py"]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "port").mkdir()
+    (tmp_path / "port" / "__init__.py").touch()
+    (tmp_path / "port" / "returns.py").write_text(RETURNS, "utf-8")
+    (tmp_path / "check.py").write_text(STRONG, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def power(capsys, *options, command=COMMAND):
+    """The exit code, what was printed, and the mutants of the JSON file."""
+    code = main(["power", *options, "--json", "found.json", *command])
+    said = capsys.readouterr()
+    path = Path("found.json")
+    return code, said.out + said.err, json.loads(path.read_text("utf-8"))["mutants"]
+
+
+def of(*functions):
+    return ["--of", *(f"port.returns:{name}" for name in functions)]
+
+
+def outcomes(mutants):
+    return {each["summary"]: each["outcome"] for each in mutants}
+
+
+def test_a_strong_test_kills_all_and_files_stay_as_they_are(project, capsys):
+    code, said, mutants = power(capsys, *of("discounted"))
+    assert (code, {each["outcome"] for each in mutants}) == (0, {"killed"})
+    assert len(mutants) >= 6
+    assert f"{len(mutants)} of {len(mutants)} mutants killed" in said
+    assert (project / "port" / "returns.py").read_text("utf-8") == RETURNS
+    assert not list(project.rglob("*.pyc"))
+
+
+def test_a_weak_test_lets_some_survive_each_with_its_diff(project, capsys):
+    (project / "check.py").write_text(WEAK, "utf-8")
+    code, said, mutants = power(capsys, *of("discounted"))
+    assert code == 1
+    found = outcomes(mutants)
+    assert found["+ becomes -"] == "survived"
+    assert found["returns.append(following) is left out"] == "killed"
+    assert "survived: port/returns.py:5 in discounted, operators: + becomes -" in said
+    assert "+        following = reward - discount * following" in said
+
+
+def test_a_loop_without_end_is_stopped_by_the_clock(project, capsys, monkeypatch):
+    monkeypatch.setattr("parity.mutation.power.LEAST_SECONDS", 1.5)
+    options = [*of("countdown"), "--kinds", "operators", "--timeout", "2"]
+    code, said, mutants = power(capsys, *options)
+    assert outcomes(mutants) == {"> becomes <=": "killed", "-= becomes +=": "timed out"}
+    assert code == 0
+    assert "(1 by the clock)" in said
+
+
+def test_what_is_never_called_is_told_apart(project, capsys):
+    code, said, mutants = power(capsys, *of("unused"))
+    assert (code, {each["outcome"] for each in mutants}) == (1, {"never called"})
+    assert "never called by the command: unused (port/returns.py)" in said
+
+
+def test_by_default_what_is_called_outside_of_tests_is_mutated(project, capsys):
+    options = ["--kinds", "operators", "--max", "2", "--seed", "1"]
+    _, _, mutants = power(capsys, *options)
+    assert len(mutants) == 2
+    assert {each["function"] for each in mutants} <= {"discounted", "countdown"}
+    _, said, again = power(capsys, *options)
+    assert [each["id"] for each in again] == [each["id"] for each in mutants]
+    assert "2 of them known from an earlier run" in said
+
+
+def test_another_run_goes_on_where_one_was_interrupted(project):
+    log = project / "log"
+    noted = f"{STRONG}\nopen({str(log)!r}, 'a').write('run\\n')\n"
+    noted = noted.replace(
+        "import sys\n", f"import sys\nopen({str(log)!r}, 'a').write('run\\n')\n", 1
+    )
+    (project / "check.py").write_text(noted, "utf-8")
+    command = [sys.executable, "-m", "parity", "power", *of("discounted"), *COMMAND]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    file = project / "parity-power" / "power.json"
+    until = time.monotonic() + 60
+    while not (file.exists() and len(json.loads(file.read_text("utf-8"))["outcomes"]) >= 2):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130, said
+    assert "the same command goes on from here" in said
+    known = json.loads(file.read_text("utf-8"))["outcomes"]
+    before = len(log.read_text("utf-8").splitlines())
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(known)} of them known from an earlier run" in done.stderr
+    outcomes = json.loads(file.read_text("utf-8"))["outcomes"]
+    assert {name: outcomes[name] for name in known} == known
+    # A mutant is killed before the second line is written: each new one wrote one.
+    assert len(log.read_text("utf-8").splitlines()) - before == len(outcomes) - len(known)
+
+
+def test_what_has_changed_is_tried_anew(project, capsys):
+    options = [*of("discounted"), "--kinds", "reductions,operators"]
+    power(capsys, *options)
+    (project / "check.py").write_text(WEAK, "utf-8")
+    code, said, mutants = power(capsys, *options)
+    assert "check.py has changed: starting anew" in said
+    assert (code, outcomes(mutants)["+ becomes -"]) == (1, "survived")
+
+
+def test_pytest_with_workers_and_a_mutated_conftest(project, capsys):
+    (project / "conftest.py").write_text("def half(x):\n    return x / 2\n", "utf-8")
+    test = "from conftest import half\ndef test_half():\n    assert half(4) == 2\n"
+    (project / "test_half.py").write_text(test, "utf-8")
+    command = ["--", "pytest", "-q", "-n", "1", "-p", "no:parity"]
+    code, _, mutants = power(
+        capsys, "--of", "conftest.py:half", "--kinds", "operators", command=command
+    )
+    assert outcomes(mutants) == {"/ becomes *": "killed"}
+    assert code == 0
+    assert not (project / ".pytest_cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--of", "port.retruns", *COMMAND], "did you mean 'port.returns'?"),
+        (["--of", "port.returns:discount", *COMMAND], "did you mean 'discounted'?"),
+        (["--of", "nothing.py", *COMMAND], "there is no file 'nothing.py'"),
+        (["--kinds", "axis", *COMMAND], "did you mean 'axes'?"),
+        (["--max", "0", *COMMAND], "max is 0"),
+        (["--jobs", "0", *COMMAND], "jobs is 0"),
+        (["--timeout", "0.5", *COMMAND], "timeout is 0.5"),
+        (["--out", "check.py", *COMMAND], "which is a file"),
+        (["--", "no-such-program"], "there is no such program"),
+        (["--", "python", "-c", "print('so'); raise SystemExit(3)"], "exit code 3"),
+        (["--", "python", "-c", "print(1)"], "imports no Python file below"),
+        ([], "there is no command"),
+    ],
+)
+def test_what_is_not_usable_is_refused_by_name(project, capsys, arguments, said):
+    assert main(["power", *arguments]) == 2
+    assert said in capsys.readouterr().err
