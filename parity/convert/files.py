@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors
 
-from parity.convert.layouts import Kinds, Layout, Names, layout, layout_of_flax
+from parity.convert.layouts import Kinds, Names, layout, layout_of_flax
+from parity.convert.pairs import Layout
 from pgcore.errors import UsageError, require
 from pgcore.files import write_atomically
 from pgcore.schema import SCHEMA
