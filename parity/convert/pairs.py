@@ -191,6 +191,6 @@ def _not_zeros(pair: Pair) -> UsageError:
         )
     return UsageError(
         f"{pair.torch}{part} is not zeros, and Flax has one bias, {pair.flax}, for the sum of two: "
-        "to_flax(merge_biases=True) adds it, which no way back undoes (it comes back as zeros, the first "
-        "bias as the sum)"
+        "to_flax(merge_biases=True) adds it, which no way back undoes (it comes back as zeros, "
+        "the first bias as the sum)"
     )
