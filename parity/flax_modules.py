@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from parity import sides
-from parity.convert.layouts import Layout, require_names, require_shapes
-from parity.convert.parameters import flax_filled, flax_leaves
+from parity.convert.pairs import Layout, require_names, require_shapes
+from parity.convert.trees import flax_filled, flax_leaves
 from pgcore.errors import UsageError
 
 RANDOM = (
@@ -78,23 +78,7 @@ def _laid_out(params: Any, layout: Layout | None) -> dict[str, Any]:
     """The weights by Flax path, with Flax's axes."""
     if layout is None:
         return flax_leaves(params)
-    return {
-        pair.flax: params[pair.torch]
-        if pair.axes is None
-        else _permuted(params[pair.torch], pair.axes, pair.torch)
-        for pair in layout.pairs
-    }
-
-
-def _permuted(array: Any, axes: tuple[int, ...], name: str) -> Any:
-    import jax.numpy as jnp
-
-    if array.ndim != len(axes):
-        raise UsageError(
-            f"params/{name} has the shape {list(array.shape)}, accepted are {len(axes)} axes, as "
-            "its kind says"
-        )
-    return jnp.transpose(array, axes)
+    return layout.traced(params)
 
 
 def _require_like(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity import sides
-from parity.convert.layouts import require_names
+from parity.convert.pairs import require_names
 from parity.convert.parameters import numpy_array
 from pgcore.errors import UsageError
 

@@ -271,3 +271,36 @@ def test_every_command_is_a_dataclass_that_runs():
 
     for name, command in COMMANDS.items():
         assert callable(pkgutil.resolve_name(command).run), name
+
+
+def test_convolutions_recurrent_layers_and_attention_come_back_to_the_same_bytes(files):
+    src, dst, back = files
+    tensors = arrays(
+        conv__weight=(3, 4, 3, 3), conv__bias=3, fc__weight=(2, 27), fc__bias=2,
+        rnn__weight_ih_l0=(12, 3), rnn__weight_hh_l0=(12, 3), rnn__bias_ih_l0=12,
+        att__in_proj_weight=(12, 4), att__in_proj_bias=12, att__out_proj__weight=(4, 4),
+        att__out_proj__bias=4,
+    )  # fmt: skip
+    kinds = {
+        "conv": "Conv2d",
+        "fc": "Linear[3x3x3]",
+        "rnn": "LSTM",
+        "att": "MultiheadAttention[2]",
+    }
+    write(src, tensors | {"rnn.bias_hh_l0": np.zeros(12)})
+    convert_file(src, dst, kinds=kinds)
+    assert {"params/rnn/l0/ii/kernel", "params/att/query/kernel"} <= names(dst)
+    convert_file(dst, back)
+    assert back.read_bytes() == src.read_bytes()
+    write(src, tensors | {"rnn.bias_hh_l0": np.ones(12)})
+    with pytest.raises(UsageError, match=r"rnn.bias_hh_l0 \(part 0 of 4\) is not zeros"):
+        convert_file(src, dst, kinds=kinds, force=True)
+
+
+def test_a_count_that_a_file_would_lose_is_an_error(files):
+    src, dst, _ = files
+    stats = arrays(bn__running_mean=3, bn__running_var=3)
+    write(src, stats | {"bn.num_batches_tracked": np.array(7)})
+    with pytest.raises(UsageError, match="bn.num_batches_tracked, for which Flax has no place"):
+        convert_file(src, dst, kinds="BatchNorm1d")
+    assert not dst.exists()

@@ -3,11 +3,11 @@ from .certificate import certify as certify
 from .files import convert_file as convert_file
 from .layers import REGISTRY as REGISTRY
 from .layers import Layer as Layer
-from .layers import Leaf as Leaf
-from .layouts import Layout as Layout
-from .layouts import Pair as Pair
 from .layouts import layout as layout
+from .leaves import Leaf as Leaf
 from .optimizers import optimizer_to_flax as optimizer_to_flax
 from .optimizers import optimizer_to_torch as optimizer_to_torch
+from .pairs import Layout as Layout
+from .pairs import Pair as Pair
 from .parameters import to_flax as to_flax
 from .parameters import to_torch as to_torch

@@ -7,10 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parity import sides
-from parity.convert.layouts import Arrays, Kinds, Layout, Names, layout
+from parity.convert.faults import alterations, settings, transposed
+from parity.convert.layouts import Kinds, Names, layout
+from parity.convert.pairs import Arrays, Layout
 from parity.convert.parameters import to_flax, to_torch, torch_arrays
-from parity.convert.probes import Probe, alterations, draw, filled, transposed
+from parity.convert.probes import Probe, draw, filled
+from parity.convert.trees import flax_leaves
 from parity.tolerance import Comparison
+from pgcore.errors import UsageError
 
 NUM_PROBES = 3
 """A unit of a ReLU network may be dead under one draw of weights, hardly under three."""
@@ -42,7 +46,7 @@ class Certificate(NamedTuple):
 
     def __str__(self) -> str:
         verdict = "certified" if self.ok else "not certified"
-        number = len(self.layout.pairs)
+        number = len(self.layout.tensors)
         return "\n".join([f"{verdict}, {number} tensors", *self.problems, *self.notes])
 
 
@@ -55,6 +59,7 @@ def certify(
     names: Names | None = None,
     kinds: Kinds | None = None,
     convert: Callable[[Any], Any] | None = None,
+    merge_biases: bool = False,
     jit: bool = True,
     seed: int = 0,
 ) -> Certificate:
@@ -82,6 +87,8 @@ def certify(
         kinds: As in `to_flax`.
         convert: A conversion of your own to be certified, from the torch module to Flax parameters,
             in place of `to_flax`. In step 1 its result comes back by `to_torch`.
+        merge_biases: As in `to_flax`. The biases that are added are random then in step 2; in step
+            1, and without it in all, they are the zeros that can come back.
         jit: Whether to jit `apply`: otherwise Flax is slow.
         seed: Of the weights.
 
@@ -90,32 +97,37 @@ def certify(
     """
     import jax
 
-    found = layout(module, names=names, kinds=kinds)
+    found = layout(module, names=names, kinds=kinds, like=flax_leaves(template))
     if not found.pairs:
         return Certificate(found, [], [])
     inputs = [np.asarray(x) for x in ([inputs] if isinstance(inputs, np.ndarray) else inputs)]
-    convert = convert or (lambda probe: to_flax(probe, template, names=names, kinds=kinds))
-    probe = Probe(module, jax.jit(apply) if jit else apply, convert, inputs)
-    draws = [
-        draw(torch_arrays(module), np.random.default_rng([seed, i])) for i in range(NUM_PROBES)
-    ]
+    how: Any = {"names": names, "kinds": kinds}
+    convert = convert or (lambda p: to_flax(p, template, **how, merge_biases=merge_biases))
+    probe = Probe(module, jax.jit(apply) if jit else apply, convert, inputs, found.tied)
+
+    def drawn(i: int, *, merge_biases: bool) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([seed, i])
+        return draw(torch_arrays(module), rng, found, merge_biases=merge_biases)
 
     def back(params: Any) -> dict[str, np.ndarray]:
-        return torch_arrays(to_torch(params, module, names=names, kinds=kinds))
+        return torch_arrays(to_torch(params, module, **how))
 
-    problems = [*_round_trip(probe, draws[0], back)]
+    problems = [*_round_trip(probe, drawn(0, merge_biases=False), back)]
+    draws = [drawn(i, merge_biases=merge_biases) for i in range(NUM_PROBES)]
     comparisons = [probe.compare(weights) for weights in draws]
     failed = next((i for i, c in enumerate(comparisons) if not c.ok), None)
     if failed is not None:
         problems += [str(m) for m in comparisons[failed].mismatches] or ["there is no output"]
         problems += _explanation(probe, draws[failed], comparisons[failed], found)
         return Certificate(found, problems, [])
-    unreached = _unreached(probe, draws, comparisons, seed)
+    unreached = _unreached(probe, draws, comparisons, found, seed)
     problems += [
         f"{name} can't be certified: drawn anew, it does not change the output"
         for name in unreached
     ]
     notes = [] if problems else _indistinct(probe, draws, comparisons, found)
+    if not problems:
+        notes += _held_at_zero(found, merge_biases=merge_biases)
     return Certificate(found, problems, notes)
 
 
@@ -125,8 +137,17 @@ def _explanation(probe: Probe, weights: Arrays, comparison: Comparison, found: L
         return []
     exact = probe.torch(weights)
     for fault, altered in islice(alterations(weights, found), MAX_FAULTS):
-        if not _differs(probe.flax(altered), exact, comparison):
+        try:
+            outputs = probe.flax(altered)
+        except UsageError:  # zeros that have no place in Flax exchanged for numbers
+            continue
+        if not _differs(outputs, exact, comparison):
             return [f"the networks agree with {fault}: so the conversion, or a network, has it"]
+    outputs = probe.flax(weights)
+    for setting, change in settings(probe.module):
+        altered = probe.otherwise(change, weights)
+        if _alike(altered, outputs) and not _differs(outputs, altered, comparison):
+            return [f"the networks agree with {setting}: no weight says so, set both alike"]
     return ["no tensor transposed and no two exchanged explain it: compare the networks"]
 
 
@@ -150,19 +171,33 @@ def _round_trip(
 
 
 def _unreached(
-    probe: Probe, draws: list[dict[str, np.ndarray]], comparisons: list[Comparison], seed: int
+    probe: Probe,
+    draws: list[dict[str, np.ndarray]],
+    comparisons: list[Comparison],
+    found: Layout,
+    seed: int,
 ) -> list[str]:
-    """The tensors that, drawn anew, change no output under any of the draws."""
-    left = list(draws[0])
+    """The tensors that, drawn anew, change no output under any of the draws.
+
+    What is torch's own is no number of the network; a tied tensor is drawn with the other.
+    """
+    own = {pair.torch for pair in found.pairs if pair.leaf.role == "torch's own"}
+    left = [name for name in draws[0] if name not in own and name not in found.tied]
     for i, (weights, comparison) in enumerate(zip(draws, comparisons, strict=True)):
         exact = probe.torch(weights)
-        anew = draw(weights, np.random.default_rng([seed, NUM_PROBES + i]))
+        rng = np.random.default_rng([seed, NUM_PROBES + i])
+        anew = draw(weights, rng, found, merge_biases=True)
         left = [
             name
             for name in left
-            if not _differs(probe.torch(weights | {name: anew[name]}), exact, comparison)
+            if not _differs(probe.torch(weights | _with_tied(name, anew, found)), exact, comparison)
         ]
     return left
+
+
+def _with_tied(name: str, weights: Arrays, found: Layout) -> dict[str, np.ndarray]:
+    names = [name, *(tied for tied, other in found.tied.items() if other == name)]
+    return {name: weights[name] for name in names}
 
 
 def _indistinct(
@@ -180,6 +215,13 @@ def _indistinct(
     ]
 
 
+def _held_at_zero(found: Layout, *, merge_biases: bool) -> list[str]:
+    """What was certified as zeros only, for Flax has no place for other numbers."""
+    roles = {"zero"} if merge_biases else {"zero", "added"}
+    pairs = [pair for pair in found.pairs if pair.leaf.role in roles]
+    return [f"zeros throughout: {pair.torch}{pair.leaf}" for pair in pairs]
+
+
 def _differs(
     found: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray], comparison: Comparison
 ) -> bool:
@@ -189,6 +231,10 @@ def _differs(
         not np.max(np.abs(found[leaf].astype(float) - exact[leaf]), initial=0.0) <= bounds[leaf]
         for leaf in exact
     )
+
+
+def _alike(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bool:
+    return {k: v.shape for k, v in a.items()} == {k: v.shape for k, v in b.items()}
 
 
 def _identical(a: np.ndarray, b: np.ndarray) -> bool:

@@ -10,6 +10,13 @@ from parity.convert.files import convert_file
 from parity.convert.layers import REGISTRY
 from pgcore.errors import UsageError
 
+KINDS_HELP = (
+    "What the layers are: Linear if all are, or linear1=Linear,norm=LayerNorm,log_std=Parameter. "
+    "Needed unless SRC is a policy of this project or was converted before. A Linear behind a "
+    "flattened image of 16 channels is Linear[16x5x5], attention with 8 heads "
+    f"MultiheadAttention[8]. Known are {', '.join(REGISTRY)}."
+)
+
 
 @dataclass(frozen=True)
 class Convert:
@@ -24,9 +31,9 @@ class Convert:
     """Fail if DST would not be of this layout."""
     names: Annotated[str | None, tyro.conf.arg(metavar="TORCH=FLAX,...")] = None
     """Modules that Flax calls otherwise: linear1=Dense_0,actor.mu=actor/Dense_1."""
-    kinds: Annotated[str | None, tyro.conf.arg(metavar="KIND | LAYER=KIND,...")] = None
-    """What the layers are: Linear if all are, or linear1=Linear,norm=LayerNorm,log_std=Parameter.
-    Needed unless SRC is a policy of this project or was converted before."""
+    kinds: Annotated[
+        str | None, tyro.conf.arg(metavar="KIND | LAYER=KIND,...", help=KINDS_HELP)
+    ] = None
     force: bool = False
     """Replace a DST that exists."""
 

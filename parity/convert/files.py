@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors
 
-from parity.convert.layouts import Kinds, Layout, Names, layout, layout_of_flax
+from parity.convert.layouts import Kinds, Names, layout, layout_of_flax
+from parity.convert.pairs import Layout
 from pgcore.errors import UsageError, require
 from pgcore.files import write_atomically
 from pgcore.schema import SCHEMA
@@ -66,8 +67,9 @@ def convert_file(
         force: Replace a `dst` that exists.
 
     Raises:
-        UsageError: As `to_flax`; or a file can't be read or written, `dst` exists, `to` is not the
-            other side, names are of both layouts, or names or kinds contradict what the file says.
+        UsageError: As `to_flax`; something would be lost (a BatchNorm's count of batches); a file
+            can't be read or written, `dst` exists, `to` is not the other side, names are of both
+            layouts, or names or kinds contradict what the file says.
     """
     src, dst = Path(src), Path(dst)
     tensors, metadata = _read(src)
@@ -79,6 +81,7 @@ def convert_file(
     parameters = _groups(tensors, target, where)
     if target == "flax":
         found = layout(parameters[GROUPS[""]], names=names, kinds=kinds)
+        _require_nothing_lost(found, where)
         convert = found.to_flax
     else:
         found = layout_of_flax(parameters[""], names=names, kinds=kinds)
@@ -93,6 +96,16 @@ def convert_file(
     except OSError as error:
         raise UsageError(f"file {str(dst)!r} cannot be written: {error}") from error
     return Converted(target, found, len(converted))
+
+
+def _require_nothing_lost(found: Layout, where: str) -> None:
+    for pair in found.pairs:
+        if pair.leaf.role == "torch's own":
+            raise UsageError(
+                f"{where} has {pair.torch}, for which Flax has no place, and no file can bring it "
+                "back: convert the module with parity.convert.to_flax and to_torch, which leave it "
+                "in torch"
+            )
 
 
 _OTHER = {"flax": "torch", "torch": "flax"}

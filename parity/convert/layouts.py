@@ -1,61 +1,32 @@
-"""Which torch tensor is which Flax leaf: the map that a conversion follows, and its totality."""
+"""How the map is found: from the names of tensors, the kinds of layers and what is stated."""
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from parity.convert.layers import find_layer, kind_of
+from parity.convert.layers import Layer, find_layer, kind_of
+from parity.convert.leaves import Leaf
+from parity.convert.pairs import Layout, Pair
 from pgcore.errors import UsageError, unknown_choice
 
-Arrays = Mapping[str, np.ndarray]
 Names = Mapping[str, str]
 """Torch module path to Flax module path, `{"actor.linear1": "actor/Dense_0"}`. What is below a
-module goes with it; the longest path decides; a path that is not named keeps its name."""
+module goes with it; the longest path decides; a path that is not named keeps its name. A layer of
+an LSTM is below it: `lstm.l0`, `lstm.l1`, `lstm.l0_reverse`."""
 Kinds = Mapping[str, str] | str
 """Torch layer path to its kind in the registry; a kind alone is that of every layer."""
-IN_NAMES = "say in names= which Flax module each torch module is"
+STACKED = re.compile(r"(.+)_(l\d+(?:_reverse)?)")
+"""A tensor of a torch module that stacks layers: the tensor's name in its layer, and the layer."""
 
 
-class Pair(NamedTuple):
-    """One tensor: its name on both sides, the layer it is of, and how its axes change places."""
+class _Owned(NamedTuple):
+    """A tensor, the module whose kind is known, the layer in it, and the tensor's name in that."""
 
-    torch: str
-    flax: str
-    axes: tuple[int, ...] | None
+    tensor: str
+    module: str
     layer: str
-
-    def __str__(self) -> str:
-        axes = "" if self.axes is None else f", axes {self.axes}"
-        return f"{self.torch} -> {self.flax}{axes}"
-
-
-class Layout(NamedTuple):
-    """The whole map between two sets of parameters. Printed, it is a line for each tensor."""
-
-    pairs: tuple[Pair, ...]
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.pairs))
-
-    def to_flax(self, tensors: Arrays, where: str = "the tensors") -> dict[str, np.ndarray]:
-        """Copies of arrays by torch name, as Flax has them, by path.
-
-        Raises:
-            UsageError: A tensor is missing, left over, or has another number of axes.
-        """
-        require_names(tensors, [pair.torch for pair in self.pairs], where)
-        return {pair.flax: _permuted(tensors[pair.torch], pair) for pair in self.pairs}
-
-    def to_torch(self, arrays: Arrays, where: str = "the Flax tree") -> dict[str, np.ndarray]:
-        """Copies of arrays by Flax path, as torch has them, by name.
-
-        Raises:
-            UsageError: A leaf is missing, left over, or has another number of axes.
-        """
-        require_names(arrays, [pair.flax for pair in self.pairs], where)
-        return {pair.torch: _permuted(arrays[pair.flax], pair, back=True) for pair in self.pairs}
+    name: str
 
 
 def layout(
@@ -64,6 +35,7 @@ def layout(
     names: Names | None = None,
     kinds: Kinds | None = None,
     only: Collection[str] | None = None,
+    like: Collection[str] | None = None,
 ) -> Layout:
     """The map from the tensors of a torch module to Flax leaves.
 
@@ -73,11 +45,13 @@ def layout(
         kinds: The kind of each layer that its class does not tell: all, if there is no module. A
             stated kind goes before the class's.
         only: The tensors to map; by default all that the source has.
+        like: The paths of the Flax tree. Where Linen, NNX and Equinox call a layer's arrays
+            otherwise, they say which it is; without them it is Linen.
 
     Raises:
         UsageError: The kind of a layer is not known, a tensor is none of its kind's leaves, a
-            required leaf is missing, two tensors would become one leaf, or an entry of `names` or
-            `kinds` is of no use.
+            required leaf is missing, two tensors would become one leaf that are not tied, or an
+            entry of `names` or `kinds` is of no use.
     """
     if isinstance(source, Mapping):
         tensors, of_class, modules = list(source if only is None else only), {}, {}
@@ -87,16 +61,20 @@ def layout(
         of_class = {path: kind for path, module in modules.items() if (kind := kind_of(module))}
     stated = _stated(kinds, (_parent(tensor, ".") for tensor in tensors))
     known = {**of_class, **stated}
-    pairs = []
-    for tensor in tensors:
-        layer = tensor if tensor in known else _parent(tensor, ".")
-        if layer not in known:
-            raise _unknown_kind(tensor, layer, modules.get(layer))
-        pairs.append(_pair(layer, tensor, known[layer], names or {}))
-    _require_complete(pairs, known)
-    _require_used(stated, {pair.layer for pair in pairs}, "kinds")
-    _require_used(names or {}, _prefixes(pair.layer for pair in pairs), "names")
-    return Layout(tuple(pairs))
+    owned = [_owner(tensor, known, stated, modules) for tensor in tensors]
+    layers: dict[tuple[str, str], list[_Owned]] = defaultdict(list)
+    for tensor in owned:
+        layers[tensor.module, tensor.layer].append(tensor)
+    found: dict[str, list[Pair]] = {}
+    for (module, layer), members in layers.items():
+        base = _renamed(layer, names or {}, ".", "/")
+        for tensor, pairs in _layer_pairs(base, known[module], members, set(like or ())):
+            found[tensor] = pairs
+    pairs = tuple(pair for tensor in tensors for pair in found[tensor])
+    _require_apart(pairs, source)
+    _require_used(stated, {tensor.module for tensor in owned}, "kinds")
+    _require_used(names or {}, _prefixes(tensor.layer for tensor in owned), "names")
+    return Layout(pairs)
 
 
 def layout_of_flax(
@@ -108,70 +86,129 @@ def layout_of_flax(
         UsageError: As `layout`. That `names` lead back to the same paths is for `to_torch` to see.
     """
     back = {flax: torch for torch, flax in (names or {}).items()}
-    stated = {} if isinstance(kinds, str | None) else kinds
-    tensors = {}
-    for path in paths:
-        whole = _renamed(path, back, "/", ".")
-        layer = whole if whole in stated else _renamed(_parent(path, "/"), back, "/", ".")
-        kind = kinds if isinstance(kinds, str) else stated.get(layer)
-        if kind is None:
-            raise _unknown_kind(whole, layer)
-        leaf = "" if layer == whole and whole in stated else path.rpartition("/")[2]
-        leaves = {leaf.flax: leaf.torch for leaf in find_layer(kind, layer).leaves}
-        if leaf not in leaves:
-            raise unknown_choice(f"leaf of {layer!r}, a {kind},", leaf, leaves)
-        tensors[_join(layer, leaves[leaf], ".")] = path
-    return layout(tensors, names=names, kinds=kinds)
+    tensors = {tensor: None for path in paths for tensor in _torch_names(path, back, kinds)}
+    return layout(tensors, names=names, kinds=kinds, like=paths)
 
 
-def require_names(
-    found: Collection[str], expected: Collection[str], where: str, remedy: str = IN_NAMES
-) -> None:
-    """Raises a `UsageError` that names what is missing in `found`, and what is left over."""
-    missing = [name for name in expected if name not in found]
-    leftover = [name for name in found if name not in set(expected)]
-    if missing or leftover:
-        parts = [f"lacks {', '.join(missing)}"] if missing else []
-        parts += [f"has {', '.join(leftover)} left over"] if leftover else []
-        raise UsageError(f"{where} {' and '.join(parts)}; {remedy}")
+def _torch_names(path: str, back: Names, kinds: Kinds | None) -> list[str]:
+    """The torch tensors that a Flax leaf is of: two, where it is their sum."""
+    parts = path.split("/")
+    refused: UsageError | None = None
+    for length in range(len(parts), -1, -1):
+        layer, leaf = "/".join(parts[:length]), "/".join(parts[length:])
+        module = _renamed(layer, back, "/", ".")
+        stacked, sub = module, ""
+        if re.fullmatch(r"l\d+(_reverse)?", module.rpartition(".")[2]):
+            stacked, sub = _parent(module, "."), f"_{module.rpartition('.')[2]}"
+        for owner, suffix in ((module, ""), (stacked, sub)):
+            kind = kinds if isinstance(kinds, str) else (kinds or {}).get(owner)
+            if kind is None:
+                continue
+            entry = find_layer(kind, owner)
+            if entry.stacked != bool(suffix):
+                continue
+            known = [known for form in (entry.leaves, *entry.forms) for known in form]
+            if found := [known.torch for known in known if known.flax == leaf]:
+                return [_join(owner, f"{name}{suffix}", ".") for name in dict.fromkeys(found)]
+            of = (known.flax for known in known if known.flax)
+            refused = refused or unknown_choice(
+                f"leaf of {owner!r}, a {kind},", leaf, dict.fromkeys(of)
+            )
+    whole = _renamed(path, back, "/", ".")
+    raise refused or _unknown_kind(whole, _renamed(_parent(path, "/"), back, "/", "."))
 
 
-def require_shapes(
-    arrays: Arrays, shapes: Mapping[str, tuple[int, ...]], axes: Mapping[str, Any], where: str
-) -> None:
-    """Raises a `UsageError` unless each array has its shape; `axes` says which were permuted."""
-    for name, array in arrays.items():
-        if array.shape == shapes[name]:
-            continue
-        hint = ""
-        if sorted(array.shape) == sorted(shapes[name]):
-            done = f"permuted by {axes[name]}" if axes[name] else "left as they are"
-            hint = f": its kind says that the axes are {done}, and that is not what this needs"
-        raise UsageError(
-            f"{name} becomes {list(array.shape)}, and {where} has {list(shapes[name])}{hint}"
+def _owner(
+    tensor: str, known: Mapping[str, str], stated: Mapping[str, str], modules: Mapping[str, Any]
+) -> _Owned:
+    """The outermost known module that has such a leaf, unless a stated one is nearer."""
+    parts = tensor.split(".")
+    paths = [".".join(parts[:length]) for length in range(len(parts) + 1)]
+    near = [path for path in reversed(paths[-2:]) if path in stated]
+    for path in near + [path for path in paths if path in known]:
+        layer, rest = find_layer(known[path], path), tensor.removeprefix(path).removeprefix(".")
+        if owned := _named(tensor, path, rest, layer):
+            return owned
+    nearest = next((path for path in reversed(paths[-2:]) if path in known), None)
+    if nearest is None:
+        raise _unknown_kind(tensor, paths[-2], modules.get(paths[-2]))
+    accepted = _leaf_names(find_layer(known[nearest], nearest))
+    rest = tensor.removeprefix(nearest).removeprefix(".")
+    raise unknown_choice(f"tensor of {nearest!r}, a {known[nearest]},", rest, accepted)
+
+
+def _named(tensor: str, path: str, rest: str, layer: Layer) -> _Owned | None:
+    if not layer.stacked:
+        return _Owned(tensor, path, path, rest) if rest in _leaf_names(layer) else None
+    match = STACKED.fullmatch(rest)
+    if match is None or match[1] not in _leaf_names(layer):
+        return None
+    return _Owned(tensor, path, _join(path, match[2], "."), match[1])
+
+
+def _leaf_names(layer: Layer) -> list[str]:
+    return list(dict.fromkeys(leaf.torch for leaf in layer.leaves))
+
+
+def _layer_pairs(
+    base: str, kind: str, members: list[_Owned], like: Collection[str]
+) -> Iterator[tuple[str, list[Pair]]]:
+    """The pairs of a layer, a tensor at a time, in the form that the Flax tree has it in."""
+    layer = find_layer(kind, members[0].layer)
+    present = {member.name for member in members}
+    forms = (layer.leaves, *layer.forms)
+
+    def paths(form: tuple[Leaf, ...]) -> list[str]:
+        return [_path(leaf, base) for leaf in form if leaf.torch in present and _has_place(leaf)]
+
+    whole = [form for form in forms if all(path in like for path in paths(form))]
+    # If none is all there, the nearest one: the error then names what is missing.
+    form = whole[0] if whole else max(forms, key=lambda f: sum(path in like for path in paths(f)))
+    for leaf in form:
+        if not leaf.optional and leaf.torch not in present:
+            missing = _join(members[0].layer, leaf.torch, ".")
+            raise UsageError(f"{missing} is missing, and a {kind} has one")
+    for member in members:
+        leaves = [leaf for leaf in form if leaf.torch == member.name]
+        yield (
+            member.tensor,
+            [
+                Pair(
+                    member.tensor,
+                    _path(leaf, base) if _has_place(leaf) else "",
+                    leaf,
+                    member.layer,
+                    kind,
+                )
+                for leaf in leaves
+            ],
         )
 
 
-def _pair(layer: str, tensor: str, kind: str, names: Names) -> Pair:
-    name = "" if tensor == layer else tensor.rpartition(".")[2]
-    leaves = {leaf.torch: leaf for leaf in find_layer(kind, layer).leaves}
-    if name not in leaves:
-        raise unknown_choice(f"tensor of {layer!r}, a {kind},", name, leaves)
-    leaf = leaves[name]
-    return Pair(tensor, _join(_renamed(layer, names, ".", "/"), leaf.flax, "/"), leaf.axes, layer)
+def _has_place(leaf: Leaf) -> bool:
+    return leaf.role in ("carried", "added")
 
 
-def _require_complete(pairs: list[Pair], kinds: Mapping[str, str]) -> None:
-    present = {pair.torch for pair in pairs}
-    for layer in dict.fromkeys(pair.layer for pair in pairs):
-        for leaf in find_layer(kinds[layer], layer).leaves:
-            name = _join(layer, leaf.torch, ".")
-            if not leaf.optional and name not in present:
-                raise UsageError(f"{name} is missing, and a {kinds[layer]} has one")
-    for path, number in Counter(pair.flax for pair in pairs).items():
-        if number > 1:
-            both = " and ".join(pair.torch for pair in pairs if pair.flax == path)
-            raise UsageError(f"{both} would both become {path}: give one another name in names=")
+def _path(leaf: Leaf, base: str) -> str:
+    return _join(leaf.collection, _join(base, leaf.flax, "/"), "/")
+
+
+def _require_apart(pairs: Collection[Pair], source: Any) -> None:
+    """Raises a `UsageError` if two tensors become one leaf that are not one tensor in torch."""
+    tensors = {} if isinstance(source, Mapping) else source.state_dict(keep_vars=True)
+    first: dict[str, Pair] = {}
+    for pair in pairs:
+        if pair.leaf.role != "carried":
+            continue
+        other = first.setdefault(pair.flax, pair)
+        if other is pair:
+            continue
+        tied = tensors and tensors[pair.torch] is tensors[other.torch] and pair.leaf == other.leaf
+        if not tied:
+            both = f"{other.torch} and {pair.torch}"
+            raise UsageError(
+                f"{both} would both become {pair.flax}: give one another name in names="
+            )
 
 
 def _require_used(stated: Mapping[str, str], used: Collection[str], field: str) -> None:
@@ -215,15 +252,3 @@ def _parent(path: str, separator: str) -> str:
 
 def _join(parent: str, name: str, separator: str) -> str:
     return f"{parent}{separator}{name}" if parent and name else parent or name
-
-
-def _permuted(array: np.ndarray, pair: Pair, *, back: bool = False) -> np.ndarray:
-    if pair.axes is None:
-        return np.array(array)
-    if array.ndim != len(pair.axes):
-        raise UsageError(
-            f"{pair.flax if back else pair.torch} has the shape {list(array.shape)}, "
-            f"accepted are {len(pair.axes)} axes"
-        )
-    axes = np.argsort(pair.axes) if back else pair.axes
-    return np.array(np.transpose(array, axes), order="C")

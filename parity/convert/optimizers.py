@@ -1,44 +1,30 @@
-"""The state of Adam and of SGD between `torch.optim` and optax.
+"""The state of an optimizer between `torch.optim` and optax.
 
 | torch, for each parameter | optax, a tree like the parameters |
 | --- | --- |
 | `exp_avg`, `exp_avg_sq`, `step` of `Adam` and `AdamW` | `ScaleByAdamState(mu, nu, count)` |
-| `momentum_buffer` of `SGD` with momentum | `TraceState(trace)` |
+| `square_avg` of `RMSprop` | `ScaleByRmsState(nu)` |
+| `square_avg`, `grad_avg` of `RMSprop`, centered | `ScaleByRStdDevState(nu, mu)` |
+| `momentum_buffer` of `RMSprop` and `SGD` with momentum | `TraceState(trace)` |
 | nothing, of `SGD` without | no such state |
 
-The state may sit anywhere in a chain. Hyperparameters are not part of it: optax keeps them in the
-transformation's closure, so that the two learning rates agree is for the caller to see to.
+The states may sit anywhere in a chain, in `inject_hyperparams` and in `MultiSteps` between two
+steps. Hyperparameters are not part of them: optax keeps them in the transformation's closure or as
+injected, torch in its groups, and that the two learning rates agree is for the caller to see to.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from parity.convert.layouts import Kinds, Layout, Names, layout, require_names, require_shapes
-from parity.convert.parameters import (
-    flax_leaves,
-    flax_tree,
-    numpy_array,
-    require_like,
-    torch_tensor,
-)
-from pgcore.errors import UsageError, require, unknown_choice
-
-
-class _Rule(NamedTuple):
-    """How one optimizer's state is called: optax's type, its fields by torch's keys, its count."""
-
-    state: str
-    fields: Mapping[str, str]
-    counts: bool
-
-
-_RULES = {
-    "Adam": _Rule("ScaleByAdamState", {"exp_avg": "mu", "exp_avg_sq": "nu"}, counts=True),
-    "SGD": _Rule("TraceState", {"momentum_buffer": "trace"}, counts=False),
-    "SGD without momentum": _Rule("", {}, counts=False),
-}
+from parity.convert.chains import Counted, replace_states
+from parity.convert.layouts import Kinds, Names, layout
+from parity.convert.pairs import Layout, require_names, require_shapes
+from parity.convert.parameters import numpy_array, require_like, torch_tensor
+from parity.convert.rules import Rule, find_rule
+from parity.convert.trees import flax_leaves, flax_tree
+from pgcore.errors import UsageError, require
 
 
 def optimizer_to_flax(
@@ -48,39 +34,50 @@ def optimizer_to_flax(
     *,
     names: Names | None = None,
     kinds: Kinds | None = None,
+    schedules: bool = False,
 ) -> Any:
     """The state of an optax optimizer, with what a torch optimizer remembers.
 
     Args:
-        optimizer: A `torch.optim.Adam`, `AdamW` or `SGD` that steps all parameters of `module`.
+        optimizer: A `torch.optim.Adam`, `AdamW`, `RMSprop` or `SGD` that steps the parameters of
+            `module` that optax does: all, unless some are masked.
         module: The torch module.
         template: The state to be replaced, `optimizer.init(params)`.
         names: As in `to_flax`: torch module paths to Flax module paths.
         kinds: As in `to_flax`.
+        schedules: The counts of optax's schedules are the number of steps made: torch's schedule,
+            which its optimizer knows nothing of, moves once a step too. Without it they are left
+            over.
 
     Raises:
         UsageError: As `to_flax`; or either state has something that the other has no place for (an
-            AMSGrad maximum, a dampened buffer, the count of a schedule), the parameters have not
-            all made the same number of steps, or the optimizer is none of these.
+            AMSGrad maximum, a dampened buffer, a momentum that optax scales by the learning rate),
+            the parameters have not all made the same number of steps, a parameter is stepped that
+            Flax has no place for, or the optimizer is none of these.
     """
-    rule = _rule(optimizer)
+    rule = find_rule(optimizer)
     parameters = _parameters(optimizer, module)
-    found = _parameter_layout(module, parameters, names, kinds)
     count, moments = _torch_state(optimizer, rule, parameters)
+    if schedules and count is None:
+        raise UsageError("schedules is True, accepted is False: torch's SGD counts no steps")
 
-    def replaced(state: Any) -> Any:
+    def replaced(name: str, state: Any) -> Any:
         fields = {}
-        for key, field in rule.fields.items():
-            arrays = found.to_flax(moments[key], f"{key} of the optimizer")
+        for key, field in rule.states[name].items():
             tree = getattr(state, field)
+            found = _parameter_layout(module, parameters, names, kinds, flax_leaves(tree))
+            arrays = found.to_flax(moments[key], f"{key} of the optimizer")
             require_like(arrays, flax_leaves(tree), found)
             fields[field] = flax_tree(arrays, tree)
-        if rule.counts:
-            dtype = np.asarray(next(iter(flax_leaves(state.count).values()))).dtype
-            fields["count"] = flax_tree({"": np.array(count, dtype)}, state.count)
+        if rule.counted_by == name:
+            fields["count"] = counted(state.count)
         return state._replace(**fields)
 
-    return _replace_state(template, rule, replaced)
+    def counted(leaf: Any) -> Any:
+        dtype = np.asarray(next(iter(flax_leaves(leaf).values()))).dtype
+        return flax_tree({"": np.array(count or 0, dtype)}, leaf)
+
+    return replace_states(template, rule, replaced, counted, schedules=schedules)
 
 
 def optimizer_to_torch(
@@ -90,6 +87,8 @@ def optimizer_to_torch(
     *,
     names: Names | None = None,
     kinds: Kinds | None = None,
+    schedules: bool = False,
+    count: int | None = None,
 ) -> dict[str, Any]:
     """What `optimizer.load_state_dict` takes, with what an optax optimizer remembers.
 
@@ -101,69 +100,56 @@ def optimizer_to_torch(
         module: The torch module whose parameters it steps.
         names: As in `to_flax`: torch module paths to Flax module paths.
         kinds: As in `to_flax`.
+        schedules: As in `optimizer_to_flax`; the counts must agree.
+        count: The number of steps made, of `RMSprop`: torch counts them and reads them nowhere,
+            optax does not count them, unless in `inject_hyperparams` or a schedule.
 
     Raises:
-        UsageError: As `optimizer_to_flax`.
+        UsageError: As `optimizer_to_flax`; or the number of steps is not known, or two counts of it
+            differ.
     """
     import torch
 
-    rule = _rule(optimizer)
+    rule = find_rule(optimizer)
     parameters = _parameters(optimizer, module)
-    found = _parameter_layout(module, parameters, names, kinds)
     moments: dict[str, dict[str, np.ndarray]] = {}
-    count = 0
+    counts = Counted(None if count is None else {"count=": count})
 
-    def read(state: Any) -> Any:
-        nonlocal count
-        for key, field in rule.fields.items():
+    def read(name: str, state: Any) -> Any:
+        for key, field in rule.states[name].items():
             leaves = flax_leaves(getattr(state, field))
+            found = _parameter_layout(module, parameters, names, kinds, leaves)
             arrays = {path: np.asarray(leaf) for path, leaf in leaves.items()}
             moments[key] = found.to_torch(arrays, f"{field} of the optax state")
-        if rule.counts:
-            [leaf] = flax_leaves(state.count).values()
-            count = int(leaf)
+            shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+            axes = {pair.torch: pair.axes for pair in found.pairs}
+            require_shapes(moments[key], shapes, axes, f"{key} of the torch optimizer")
+        if rule.counted_by == name:
+            counts.read(name, state.count)
         return state
 
-    _replace_state(opt_state, rule, read)
-    for key, arrays in moments.items():
-        shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
-        axes = {pair.torch: pair.axes for pair in found.pairs}
-        require_shapes(arrays, shapes, axes, f"{key} of the torch optimizer")
+    replace_states(opt_state, rule, read, counts.leaf, schedules=schedules)
     groups = optimizer.state_dict()["param_groups"]
-    if not moments or (
-        count == 0 and not any(a.any() for m in moments.values() for a in m.values())
-    ):
+    made = counts.agreed()
+    is_fresh = not any(a.any() for m in moments.values() for a in m.values())
+    if not moments or (not made and is_fresh):
         return {"state": {}, "param_groups": groups}
+    if rule.counts and made is None:
+        raise UsageError(
+            "count is None, accepted is the number of steps made: torch counts them and the optax "
+            "state does not"
+        )
     # torch counts in a float tensor, of 64 bits only where that is the default.
     wide = torch.get_default_dtype() == torch.float64
-    step = {"step": torch.tensor(count, dtype=torch.float64 if wide else torch.float32)}
-    by_name = {
-        name: {key: torch_tensor(arrays[name], name) for key, arrays in moments.items()}
-        for name in parameters
-    }
+    step = torch.tensor(made or 0, dtype=torch.float64 if wide else torch.float32)
     state = {
-        index: by_name[name] | ({"step": step["step"].clone()} if rule.counts else {})
+        index: {
+            **{key: torch_tensor(arrays[name], name) for key, arrays in moments.items()},
+            **({"step": step.clone()} if rule.counts else {}),
+        }
         for index, name in enumerate(parameters)
     }
     return {"state": state, "param_groups": groups}
-
-
-def _rule(optimizer: Any) -> _Rule:
-    import torch
-
-    if isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
-        return _RULES["Adam"]
-    if not isinstance(optimizer, torch.optim.SGD):
-        accepted = ("Adam", "AdamW", "SGD")
-        raise unknown_choice("the optimizer", type(optimizer).__name__, accepted)
-    momenta = {group["momentum"] for group in optimizer.param_groups}
-    require(len(momenta) == 1, "momentum", momenta, "one for all groups, as optax has it")
-    if momenta == {0}:
-        return _RULES["SGD without momentum"]
-    for group in optimizer.param_groups:
-        # optax has no dampening: its trace would go on otherwise than the buffer.
-        require(group["dampening"] == 0, "dampening", group["dampening"], "0")
-    return _RULES["SGD"]
 
 
 def _parameters(optimizer: Any, module: Any) -> dict[str, Any]:
@@ -172,26 +158,46 @@ def _parameters(optimizer: Any, module: Any) -> dict[str, Any]:
     stepped = [p for group in optimizer.param_groups for p in group["params"]]
     if foreign := sum(id(parameter) not in names for parameter in stepped):
         raise UsageError(f"the optimizer steps {foreign} parameters that the module does not have")
-    found = {names[id(parameter)]: parameter for parameter in stepped}
-    require_names(found, list(names.values()), "the optimizer")
-    return found
+    return {names[id(parameter)]: parameter for parameter in stepped}
 
 
 def _parameter_layout(
-    module: Any, parameters: Mapping[str, Any], names: Names | None, kinds: Kinds | None
+    module: Any,
+    parameters: Mapping[str, Any],
+    names: Names | None,
+    kinds: Kinds | None,
+    like: Mapping[str, Any],
 ) -> Layout:
-    """The module's map without its buffers, of which an optimizer knows nothing."""
-    pairs = layout(module, names=names, kinds=kinds).pairs
-    return Layout(tuple(pair for pair in pairs if pair.torch in parameters))
+    """The module's map without what an optimizer does not step.
+
+    Raises:
+        UsageError: A parameter that Flax has is not stepped, or one is that it has no place for.
+    """
+    own = {name for name, _ in module.named_parameters()}
+    pairs = [p for p in layout(module, names=names, kinds=kinds, like=like).pairs if p.torch in own]
+    # What neither side steps (it is masked) is none of theirs.
+    carried = [
+        pair
+        for pair in pairs
+        if pair.leaf.role == "carried" and (pair.torch in parameters or pair.flax in like)
+    ]
+    if lone := [p for p in pairs if p.torch in parameters and p.leaf.role != "carried"]:
+        raise UsageError(
+            f"the optimizer steps {lone[0].torch}{lone[0].leaf}, for which Flax has no array of "
+            "its own: torch steps two biases there, optax one for both. Accepted is an optimizer "
+            "without it, the tensor zeros and with requires_grad_(False), or a layer without biases"
+        )
+    require_names(parameters, list(dict.fromkeys(p.torch for p in carried)), "the optimizer")
+    return Layout(tuple(carried))
 
 
 def _torch_state(
-    optimizer: Any, rule: _Rule, parameters: Mapping[str, Any]
-) -> tuple[int, dict[str, dict[str, np.ndarray]]]:
+    optimizer: Any, rule: Rule, parameters: Mapping[str, Any]
+) -> tuple[int | None, dict[str, dict[str, np.ndarray]]]:
     """The count, and arrays by torch's key and the parameter's name; zeros before any step."""
-    expected = [*rule.fields, *(["step"] if rule.counts else [])]
+    expected = [*rule.keys, *(["step"] if rule.counts else [])]
     counts: dict[str, float] = {}
-    moments: dict[str, dict[str, np.ndarray]] = {key: {} for key in rule.fields}
+    moments: dict[str, dict[str, np.ndarray]] = {key: {} for key in rule.keys}
     for name, parameter in parameters.items():
         found = optimizer.state.get(parameter, {})
         state = {key: value for key, value in found.items() if value is not None}
@@ -200,7 +206,7 @@ def _torch_state(
         if state and set(state) != set(expected):
             accepted = ", ".join(expected) or "nothing"
             raise UsageError(f"state of {name} has {', '.join(state)}, accepted is {accepted}")
-        for key in rule.fields:
+        for key in rule.keys:
             value = state.get(key)
             value = np.zeros_like(numpy_array(parameter, name)) if value is None else value
             moments[key][name] = numpy_array(value, f"{key} of {name}")
@@ -210,41 +216,6 @@ def _torch_state(
             f"steps of the parameters are {steps}, accepted is one number, for optax counts once: "
             "a parameter without a gradient is not stepped by torch"
         )
-    return int(next(iter(counts.values()), 0)), moments
-
-
-def _replace_state(opt_state: Any, rule: _Rule, replaced: Callable[[Any], Any]) -> Any:
-    """The optax state with the one state that the rule names replaced, nothing else left over."""
-    import optax
-
-    wanted = getattr(optax, rule.state) if rule.state else None
-    seen = 0
-
-    def walk(node: Any, path: str) -> Any:
-        nonlocal seen
-        if wanted is not None and isinstance(node, wanted):
-            seen += 1
-            return replaced(node)
-        if isinstance(node, tuple):
-            fields = getattr(node, "_fields", range(len(node)))
-            children = [
-                walk(child, f"{path}/{field}") for field, child in zip(fields, node, strict=True)
-            ]
-            return type(node)(*children) if hasattr(node, "_fields") else tuple(children)
-        if leaves := flax_leaves(node):
-            raise UsageError(
-                f"the optax state has {', '.join(_join(path, leaf) for leaf in leaves)} left over: "
-                "the torch optimizer has nothing of the kind"
-            )
-        return node
-
-    result = walk(opt_state, type(opt_state).__name__ if hasattr(opt_state, "_fields") else "")
-    accepted = f"one {rule.state}, for the torch optimizer has such a state"
-    require(
-        seen == (wanted is not None), f"number of {rule.state} in the optax state", seen, accepted
-    )
-    return result
-
-
-def _join(path: str, leaf: str) -> str:
-    return f"{path}/{leaf}".strip("/")
+    made = int(next(iter(counts.values()), 0))
+    require(made < 2**31, "the number of steps", made, "one that int32 can hold, as optax counts")
+    return (made if rule.counts else None), moments

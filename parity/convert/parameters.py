@@ -1,45 +1,47 @@
-"""Parameters from PyTorch to Flax and back."""
+"""Parameters from PyTorch to JAX and back: Flax Linen, Flax NNX, Equinox."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from parity.convert.layouts import (
-    Arrays,
-    Kinds,
-    Layout,
-    Names,
-    layout,
-    require_names,
-    require_shapes,
-)
+from parity.convert.layouts import Kinds, Names, layout
+from parity.convert.pairs import Arrays, Layout, require_names, require_shapes
+from parity.convert.trees import flax_leaves, flax_tree
 from pgcore.errors import UsageError
 
 
 def to_flax(
-    source: Any, template: Any, *, names: Names | None = None, kinds: Kinds | None = None
+    source: Any,
+    template: Any,
+    *,
+    names: Names | None = None,
+    kinds: Kinds | None = None,
+    merge_biases: bool = False,
 ) -> Any:
     """Flax parameters like `template`, with the values of a torch module.
 
     Args:
         source: A torch module; or its tensors by name, a `state_dict`, torch's or NumPy's.
-        template: The parameters to be replaced: Linen's (`{"params": …}` or the tree inside), an
-            NNX state, or what `jax.eval_shape` makes of either. Its shapes are checked; its dtypes
-            are not looked at, for values keep theirs.
+        template: The parameters to be replaced: Linen's (`{"params": …}`, with `batch_stats`
+            beside them if there are any, or the tree inside), an NNX state or module, an Equinox
+            module, or what `jax.eval_shape` makes of these. Its shapes are checked; its dtypes are
+            not looked at, for values keep theirs.
         names: Torch module paths to Flax module paths, where they differ:
             `{"actor.linear1": "actor/Dense_0"}`.
         kinds: The kind of each layer, `{"linear1": "Linear"}` or `"Linear"` for all. A torch
             module tells the kinds of the layers in `REGISTRY` by itself.
+        merge_biases: Add the two biases of a recurrent layer where Flax has one for both. This is
+            rounded, and no way back undoes it; without it the second bias must be zeros.
 
     Raises:
         UsageError: A name is left over on either side or in `names` or `kinds`, the kind of a layer
-            is not known, a shape differs (one that would fit if transposed too), or a tensor is
-            float64 while JAX's x64 mode is off.
+            is not known, a shape differs (one that would fit if transposed too), a tensor that has
+            no place in Flax is not zeros, or one is float64 while JAX's x64 mode is off.
     """
     leaves = flax_leaves(template)
-    found = layout(source, names=names, kinds=kinds)
-    arrays = found.to_flax(torch_arrays(source))
+    found = layout(source, names=names, kinds=kinds, like=leaves)
+    arrays = found.to_flax(torch_arrays(source), merge_biases=merge_biases)
     require_like(arrays, leaves, found)
     return flax_tree(arrays, template)
 
@@ -52,18 +54,20 @@ def to_torch(
     Args:
         params: Flax parameters, as `to_flax` makes them.
         template: The torch module, or its tensors by name. It is not changed, and its dtypes are
-            not looked at: `load_state_dict` casts to them.
+            not looked at: `load_state_dict` casts to them. Its values are, where something is
+            torch's own: a BatchNorm's count of batches.
         names: As in `to_flax`: torch module paths to Flax module paths.
         kinds: As in `to_flax`.
 
     Raises:
         UsageError: As `to_flax`.
     """
-    found = layout(template, names=names, kinds=kinds)
     leaves = flax_leaves(params)
-    require_names(leaves, [pair.flax for pair in found.pairs], "the Flax tree")
-    arrays = found.to_torch({path: np.asarray(leaf) for path, leaf in leaves.items()})
-    shapes = {name: tensor.shape for name, tensor in torch_arrays(template).items()}
+    found = layout(template, names=names, kinds=kinds, like=leaves)
+    require_names(leaves, found.paths, "the Flax tree")
+    own = torch_arrays(template)
+    arrays = found.to_torch({path: np.asarray(leaf) for path, leaf in leaves.items()}, own=own)
+    shapes = {name: tensor.shape for name, tensor in own.items()}
     axes = {pair.torch: pair.axes for pair in found.pairs}
     require_shapes(arrays, shapes, axes, "the torch module")
     return {name: torch_tensor(array, name) for name, array in arrays.items()}
@@ -73,7 +77,9 @@ def require_like(arrays: Arrays, leaves: Mapping[str, Any], found: Layout) -> No
     """Raises a `UsageError` unless a Flax tree has just the paths and shapes of `arrays`."""
     require_names(leaves, list(arrays), "the Flax tree")
     shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
-    require_shapes(arrays, shapes, {pair.flax: pair.axes for pair in found.pairs}, "the Flax tree")
+    require_shapes(
+        arrays, shapes, {pair.flax: pair.axes for pair in found.pairs if pair.flax}, "the Flax tree"
+    )
 
 
 def torch_arrays(source: Any) -> dict[str, np.ndarray]:
@@ -114,59 +120,3 @@ def torch_tensor(array: np.ndarray, name: str) -> Any:
             f"dtype of {name} is {array.dtype}, accepted is what NumPy has: cast it to float32, "
             "which loses nothing"
         ) from None
-
-
-# --- Flax trees ----------------------------------------------------------------------------------
-
-
-def flax_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a Flax tree by path, `Dense_0/kernel`, without Linen's `params/` in front.
-
-    Raises:
-        UsageError: Two leaves have one path.
-    """
-    import jax
-
-    found = jax.tree_util.tree_flatten_with_path(tree)[0]
-    leaves = {_path(keys): leaf for keys, leaf in found}
-    if len(leaves) != len(found):
-        raise UsageError("the Flax tree has two leaves of one path: give the tree inside 'params'")
-    return leaves
-
-
-def flax_tree(arrays: Arrays, template: Any) -> Any:
-    """A tree like `template`, with JAX arrays of the same dtypes as the given ones, by path.
-
-    Raises:
-        UsageError: JAX would round an array, since its x64 mode is off.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    for path, array in arrays.items():
-        if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-            raise UsageError(
-                f"dtype of {path} is {array.dtype}, accepted is one of 32 bits while JAX's x64 "
-                "mode is off; convert inside jax.enable_x64(True)"
-            )
-    # jnp.array copies; jnp.asarray may alias the caller's memory.
-    return flax_filled({path: jnp.array(array) for path, array in arrays.items()}, template)
-
-
-def flax_filled(arrays: Mapping[str, Any], template: Any) -> Any:
-    """A tree like `template` with these very leaves, by path; traced arrays may be among them."""
-    import jax
-
-    return jax.tree_util.tree_map_with_path(lambda keys, _: arrays[_path(keys)], template)
-
-
-def _path(keys: Iterable[Any]) -> str:
-    """Linen's variables are `{"params": …}`; an NNX variable holds its array in `value`."""
-    import jax
-
-    keys = list(keys)
-    if keys and keys[0] == jax.tree_util.DictKey("params"):
-        keys = keys[1:]
-    if keys and keys[-1] == jax.tree_util.GetAttrKey("value"):
-        keys = keys[:-1]
-    return jax.tree_util.keystr(tuple(keys), simple=True, separator="/")

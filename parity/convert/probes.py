@@ -1,21 +1,28 @@
-"""Two networks as functions of the same weights, weights that tell all apart, and known faults."""
+"""Two networks as functions of the same weights, and weights that tell all apart."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from parity import sides
-from parity.convert.layouts import Arrays, Layout
+from parity.convert.pairs import Arrays, Layout
 from parity.tolerance import Comparison, cast, compare
 
 
 class Probe:
     """Both networks, as functions of torch's tensors by name."""
 
-    def __init__(self, module: Any, apply: Any, convert: Any, inputs: list[np.ndarray]) -> None:
+    def __init__(
+        self,
+        module: Any,
+        apply: Any,
+        convert: Any,
+        inputs: list[np.ndarray],
+        tied: Mapping[str, str],
+    ) -> None:
+        self._tied = tied
         self.module = copy.deepcopy(module).cpu().eval()
         self.inputs = {f"inputs/{i}": array for i, array in enumerate(inputs)}
         self._double = copy.deepcopy(module).cpu().double().eval()
@@ -36,22 +43,27 @@ class Probe:
         return self._flax(self._arrays(weights))
 
     def _arrays(self, weights: Arrays) -> dict[str, Any]:
-        return cast({**_prefixed("weights/", weights), **self.inputs}, np.float64)
+        # A tied tensor is no input of its own: torch fills in the other's.
+        own = {name: array for name, array in weights.items() if name not in self._tied}
+        return cast({**_prefixed("weights/", own), **self.inputs}, np.float64)
+
+    def otherwise(self, change: Callable[[Any], None], weights: Arrays) -> Mapping[str, np.ndarray]:
+        """The outputs in float64 of a torch network that `change` has set otherwise."""
+        module = copy.deepcopy(self._double)
+        change(module)
+        return sides.torch_values(_caller(module))(self._arrays(weights))
 
     @property
     def _torch(self) -> sides.Function:
-        return sides.torch_values(self._call)
-
-    def _call(self, weights: Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> Any:
-        from torch.func import functional_call
-
-        return functional_call(self._double, dict(weights), tuple((inputs or {}).values()))
+        return sides.torch_values(_caller(self._double))
 
     def _flax(self, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
         import jax.numpy as jnp
 
         with sides.x64(True):
-            params = self._convert(filled(self._double, _under("weights/", arrays)))
+            weights = _under("weights/", arrays)
+            weights |= {name: weights[other] for name, other in self._tied.items()}
+            params = self._convert(filled(self._double, weights))
             inputs = [jnp.array(array) for array in _under("inputs/", arrays).values()]
             outputs = self._apply(params, *inputs)
             return {leaf: np.array(value) for leaf, value in sides.flat(outputs).items()}
@@ -61,51 +73,36 @@ class Probe:
         return self._convert(filled(self.module, weights))
 
 
-def alterations(weights: Arrays, found: Layout) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """The faults of peers: a tensor transposed, two tensors of one shape exchanged, two layers."""
-    for name, array in weights.items():
-        for axes, turned in transposed(array):
-            yield f"axes {axes} of {name} exchanged", {**weights, name: turned}
-    matrices = {name: array for name, array in weights.items() if array.ndim == 2}
-    square = {name: m.T for name, m in matrices.items() if m.shape[0] == m.shape[1]}
-    if len(square) > 1:
-        yield "every square matrix transposed", {**weights, **square}
-    for a, b in combinations(weights, 2):
-        if weights[a].shape == weights[b].shape:
-            yield f"{a} and {b} exchanged", {**weights, a: weights[b], b: weights[a]}
-    layers: dict[str, dict[str, str]] = {}
-    for pair in found.pairs:
-        layers.setdefault(pair.layer, {})[pair.torch.removeprefix(pair.layer)] = pair.torch
-    for a, b in combinations(layers, 2):
-        first, second = layers[a], layers[b]
-        if len(first) > 1 and _shapes(weights, first) == _shapes(weights, second):
-            swap = {first[leaf]: weights[second[leaf]] for leaf in first}
-            swap |= {second[leaf]: weights[first[leaf]] for leaf in first}
-            yield f"layers {a} and {b} exchanged", {**weights, **swap}
+def _caller(module: Any) -> Callable[..., Any]:
+    from torch.func import functional_call
+
+    def call(weights: Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> Any:
+        return functional_call(module, dict(weights), tuple((inputs or {}).values()))
+
+    return call
 
 
-def _shapes(weights: Arrays, leaves: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
-    return {leaf: weights[name].shape for leaf, name in leaves.items()}
-
-
-def transposed(array: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """The array with two equal axes exchanged, for each two: no shape can see it."""
-    for a, b in combinations(range(array.ndim), 2):
-        if array.shape[a] == array.shape[b] > 1:
-            yield (a, b), np.swapaxes(array, a, b)
-
-
-def draw(tensors: Arrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def draw(
+    tensors: Arrays, rng: np.random.Generator, found: Layout, *, merge_biases: bool = False
+) -> dict[str, np.ndarray]:
     """Normal draws in the tensors' places, a weight's scaled so that no unit saturates.
 
     Integers stay as they are. The draws are rounded to each tensor's dtype, to be held exactly.
+    What has to be zeros is, variances are above zero, and a tied tensor is the other's.
     """
     drawn = {}
     for name, array in tensors.items():
         inputs = int(np.prod(array.shape[1:])) or 1
         values = rng.normal(size=array.shape) / np.sqrt(inputs)
         drawn[name] = values.astype(array.dtype) if _is_floating(array) else array
-    return drawn
+    for pair in found.pairs:
+        leaf, array = pair.leaf, drawn[pair.torch]
+        if leaf.positive:
+            drawn[pair.torch] = np.abs(array) + array.dtype.type(0.5)
+        if leaf.role == "zero" or (leaf.role == "added" and not merge_biases):
+            index, number = leaf.part or (0, 1)
+            np.split(array, number)[index][...] = 0
+    return drawn | {name: drawn[other] for name, other in found.tied.items()}
 
 
 def filled(module: Any, weights: Arrays) -> Any:
