@@ -12,7 +12,7 @@ from parity.yardstick import Bound, Yardstick
 
 
 class Measured(Protocol):
-    """A reference whose outputs are known, and what rounding is worth to them: a `Yardstick`."""
+    """A reference whose outputs are known, and what rounding is worth to them, as in `Yardstick`."""
 
     @property
     def exact(self) -> dict[str, np.ndarray]:
@@ -62,7 +62,7 @@ class Judge:
         self,
         side: str,
         found: Mapping[str, np.ndarray],
-        yardstick: Measured,
+        yardstick: Yardstick | Measured,
         dtype: str,
         oracle: Mapping[str, np.ndarray] | None,
     ) -> None:
@@ -87,7 +87,7 @@ class Judge:
         leaf: str,
         dtype: str,
         found: np.ndarray,
-        yardstick: Measured,
+        yardstick: Yardstick | Measured,
         oracle: np.ndarray | None,
     ) -> None:
         exact = yardstick.exact[leaf]

@@ -176,7 +176,10 @@ HELP = [
     for c in ("pgjax", "pgtorch")
     for args in ([], ["train"], ["resume"], ["eval"], ["plot"])
 ]
-HELP += [("parity", args) for args in ([], ["convert"], ["diff"], ["recording"], ["traps"])]
+HELP += [
+    ("parity", []),
+    *(("parity", [c]) for c in ("convert", "diff", "power", "recording", "traps")),
+]
 
 
 @pytest.mark.parametrize(("command", "arguments"), HELP, ids=str)
