@@ -12,7 +12,7 @@ from parity.yardstick import Bound, Yardstick
 
 
 class Measured(Protocol):
-    """A reference whose outputs are known, and what rounding is worth to them, as in `Yardstick`."""
+    """A reference whose outputs are known, and what rounding is worth to them."""
 
     @property
     def exact(self) -> dict[str, np.ndarray]:
