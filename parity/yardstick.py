@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import tee
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -110,13 +109,11 @@ class Yardstick:
         """The rule's bound on one output array.
 
         Runs that round otherwise are dear (a whole rollout, operation by operation). The first of
-        them that allows `enough`, by entries that do not jump in it, is the last: what the others
-        would add changes no verdict on such an error.
+        them that allows `enough`, by entries that do not jump, is the last: what the others would
+        add changes no verdict on such an error.
         """
-        for run in self._roundings_in_turn(enough):
-            found = differences([(run, self.exact)]).get(leaf, np.zeros(0))
-            smooth = found <= JUMP * largest_magnitude(self.exact[leaf])
-            allowed = SLACK * float(np.max(found, initial=0.0, where=smooth)) * _share(dtype)
+        for response, jumps in self._roundings_in_turn(leaf, enough):
+            allowed = SLACK * float(np.max(response, initial=0.0, where=~jumps)) * _share(dtype)
             if allowed >= enough:
                 return Bound(allowed, "rounding")
         measured = [Bound(SLACK * size, term) for term, size in self.terms(leaf, dtype).items()]
@@ -205,16 +202,47 @@ class Yardstick:
         fine, coarse = (found.get(leaf, nothing) for found in self._draws_of_roundings)
         return (fine > least) & (fine > SHRINKS * coarse)
 
-    def _roundings_in_turn(self, enough: float) -> Iterator[dict[str, np.ndarray]]:
-        """The runs that round otherwise, each made when it is asked for, once."""
-        if math.isfinite(enough):
-            self._runs, in_turn = tee(self._runs)
-            yield from in_turn
+    def _roundings_in_turn(
+        self, leaf: str, enough: float
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Responses of one output to runs that round otherwise, and where they may be jumps.
+
+        First each run by itself, in which only what is small is surely no jump. Then all of them,
+        as coarse draws are added: each shows more entries whose response shrinks.
+        """
+        if not math.isfinite(enough):
+            return
+        least = JUMP * largest_magnitude(self.exact[leaf])
+        for run in self._runs:
+            found = self._response(leaf, [run])
+            yield found, found > least
+        response = self._response(leaf, self._rounded)
+        fine, coarse = self._response(leaf, self._rounded[:NUM_NUDGES]), np.zeros(response.shape)
+        yield response, response > least
+        if (response > least).any():
+            for run in self._coarse_runs:
+                coarse = np.maximum(coarse, self._response(leaf, [run]))
+                yield response, (fine > least) & (fine > SHRINKS * coarse)
+
+    def _response(self, leaf: str, runs: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
+        """How far the largest of these runs moves each entry of an output."""
+        found = differences((run, self.exact) for run in runs)
+        return found.get(leaf, np.zeros(self.exact[leaf].shape))
 
     @cached_property
-    def _runs(self) -> Iterator[dict[str, np.ndarray]]:
-        runs = self._roundings(cast(self._inputs, np.float64)) if self._roundings else ()
-        return (outputs_of(run) for run in runs)
+    def _runs(self) -> "_Once":
+        return self._roundings_of(coarse=False)
+
+    @cached_property
+    def _coarse_runs(self) -> "_Once":
+        return self._roundings_of(coarse=True)
+
+    def _roundings_of(self, *, coarse: bool) -> "_Once":
+        if self._roundings is None:
+            return _Once(())
+        given = cast(self._inputs, np.float64)
+        runs = self._roundings(given, coarse=True) if coarse else self._roundings(given)
+        return _Once(outputs_of(run) for run in runs)
 
     @cached_property
     def _rounded(self) -> list[dict[str, np.ndarray]]:
@@ -227,8 +255,7 @@ class Yardstick:
     @cached_property
     def _draws_of_roundings(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The response to operations moved by chance, by an ulp of float64 and of float32."""
-        given = cast(self._inputs, np.float64)
-        coarse = [*self._roundings(given, coarse=True)] if self._roundings else []
+        coarse = [*self._coarse_runs]
         draws = self._rounded[: len(coarse)], coarse
         fine, rough = (differences((run, self.exact) for run in runs) for runs in draws)
         return fine, rough
@@ -242,6 +269,19 @@ class Yardstick:
             leaf: sum(sum_of_products(self._inputs[name], slope) for name, slope in by.items())
             for leaf, by in slopes.items()
         }
+
+
+class _Once:
+    """Runs that are each made when it is first asked for, and kept."""
+
+    def __init__(self, runs: Iterable[dict[str, np.ndarray]]) -> None:
+        self._open, self._made = iter(runs), []
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        yield from self._made
+        for run in self._open:
+            self._made.append(run)
+            yield run
 
 
 def _share(dtype: str) -> float:

@@ -491,6 +491,43 @@ def test_runs_that_round_otherwise_are_made_until_they_allow_the_error(error, ru
     assert len(made) == 4  # none of them a second time
 
 
+@pytest.mark.parametrize(("error", "fine", "coarse"), [(5e-4, 1, 0), (7.5, 2, 1), (8.5, 2, 2)])
+def test_a_response_that_shrinks_is_no_jump_and_is_seen_by_the_first_run_that_shows_it(
+    error, fine, coarse
+):
+    """And nothing more is asked of the reference, unless the error is larger than all of it."""
+    made = {False: 0, True: 0}
+    calls = 0
+
+    def reference(inputs):
+        nonlocal calls
+        calls += 1
+        return {"value": np.array([1.0, 1e3])}
+
+    def roundings(inputs, *, coarse=False):
+        for moved in (1e-4, 1.0):  # the second is more than a small share of the largest value
+            made[coarse] += 1
+            yield {"value": np.array([1.0, 1e3 + (2.0**29 if coarse else moved)])}
+
+    yardstick = Yardstick(reference, {}, {}, None, roundings)
+    bound = yardstick.bound("value", "float64", enough=error)
+    assert (made[False], made[True]) == (fine, coarse)
+    assert (bound.value >= error) == (error < 8)
+    assert (calls == 1) == (error < 8)
+
+
+def test_what_is_within_the_bound_asks_for_no_ties():
+    coarse_runs = 0
+
+    def roundings(inputs, *, coarse=False):
+        nonlocal coarse_runs
+        coarse_runs += coarse
+        yield {"y": 2 * X + np.array([1e-3, 1e-7, 0])}
+
+    judge(changed(lambda y: y + 1e-8), roundings=roundings).assert_ok()
+    assert coarse_runs == 0
+
+
 def test_an_entry_that_jumps_in_a_run_allows_nothing_by_it():
     def roundings(inputs, *, coarse=False):
         yield {"value": np.array([1.0, 0.0])}
