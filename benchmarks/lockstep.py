@@ -12,6 +12,7 @@ from which size on the ranks see a wrong learning rate, and two known faults.
 
 import importlib
 import inspect
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,11 @@ from parity.workers import default_jobs
 from parity.workers import results as shared
 from pgcore.config import PRESETS, TrainConfig
 from pgcore.errors import require
+
+BEGUN = results.RESULTS / "begun"
+"""Pieces of runs that are not over, a file each."""
+PIECE = 1_000
+"""Updates that are compared before they are kept."""
 
 Part = Literal["resync", "free", "handover", "partings", "faults"]
 
@@ -117,10 +123,32 @@ def tasks_of(part: Part) -> tuple[Callable[..., Any], list[tuple[Any, ...]]]:
 
 
 def resync(agent: str, episodes: int, seed: int) -> dict[str, Any]:
-    """A full run, JAX given PyTorch's state before each update."""
+    """A full run, JAX given PyTorch's state before each update.
+
+    In pieces: what is compared is kept at once, and a run that was broken off goes on there.
+    """
+    from parity.runs.proofs import lead
+
+    config = _config(agent, episodes, seed)
+    kept = BEGUN / f"{agent}-{episodes}-{seed}.json"
+    rows = json.loads(kept.read_text("utf-8")) if kept.exists() else []
+    led = lead(config, sum(row["updates"] for row in rows))
+    while not (rows and rows[-1]["over"]):
+        row = _piece(config, led)
+        rows.append({"agent": agent, "episodes": episodes, "seed": seed, **row})
+        if len(rows) > 1 or not row["over"]:
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(json.dumps(rows), "utf-8")
+            led = lead(config, led.updates + row["updates"], led)
+    kept.unlink(missing_ok=True)
+    return joined(rows)
+
+
+def _piece(config: TrainConfig, led: Any) -> dict[str, Any]:
+    """So many updates from where the reference was led."""
     from parity.runs.proofs import prove
 
-    proof = prove(_config(agent, episodes, seed), "resync")
+    proof = prove(config, "resync", updates=PIECE, led=led)
     verdicts = [
         (each.stage, verdict)
         for each in proof.report.report.comparisons
@@ -131,9 +159,6 @@ def resync(agent: str, episodes: int, seed: int) -> dict[str, Any]:
         key=lambda pair: pair[1],
     )
     return {
-        "agent": agent,
-        "episodes": episodes,
-        "seed": seed,
         "updates": proof.report.updates,
         "env_steps": proof.env_steps,
         "solved": proof.solved,
@@ -142,6 +167,20 @@ def resync(agent: str, episodes: int, seed: int) -> dict[str, Any]:
         "closest_stage": stage,
         "stages": [each.stage for each in proof.report.report.comparisons],
         "failures": [str(failure) for failure in proof.report.failures],
+        "over": proof.solved or proof.env_steps >= config.total_timesteps,
+    }
+
+
+def joined(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The pieces of a run as one."""
+    closest = max(rows, key=lambda row: row["closest"])
+    return {
+        **{name: value for name, value in rows[-1].items() if name != "over"},
+        "updates": sum(row["updates"] for row in rows),
+        "ok": all(row["ok"] for row in rows),
+        "closest": closest["closest"],
+        "closest_stage": closest["closest_stage"],
+        "failures": [failure for row in rows for failure in row["failures"]],
     }
 
 

@@ -8,6 +8,7 @@ from benchmarks import alike, demo, drift, learning, power, results, where_ports
 from benchmarks import lockstep as lockstep_runs
 from benchmarks import lockstep_tables as lockstep
 from parity.runs import rank_test
+from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
 
 PAGE = "docs/learning.md"
@@ -198,3 +199,33 @@ def test_what_is_missing_of_a_measurement_is_run_and_the_rest_is_kept(monkeypatc
     assert figures["free"] == ["another part"]
     lockstep_runs.main(lockstep_runs.Lockstep(**options))
     assert [row["value"] for row in results.load("lockstep")["resync"]] == [2, 2, 2]
+
+
+def test_a_run_that_is_compared_in_pieces_is_the_run_in_one(monkeypatch, tmp_path):
+    """Also where it was broken off: what was kept is not compared again."""
+    config = TrainConfig(
+        agent="reparam", seed=1, hidden_sizes=(4,), episodes_per_update=1, total_timesteps=100
+    )
+    monkeypatch.setattr(lockstep_runs, "_config", lambda *_: config)
+    monkeypatch.setattr(lockstep_runs, "BEGUN", tmp_path / "begun")
+    whole = lockstep_runs.resync("reparam", 1, 1)
+    assert whole["updates"] > 3
+    assert whole["env_steps"] >= 100
+
+    compared = []
+    monkeypatch.setattr(lockstep_runs, "PIECE", 3)
+    piece = lockstep_runs._piece
+
+    def broken_off(config, led):
+        if len(compared) == 1:
+            compared.append("broken off")
+            raise KeyboardInterrupt
+        compared.append(led.updates)
+        return piece(config, led)
+
+    monkeypatch.setattr(lockstep_runs, "_piece", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        lockstep_runs.resync("reparam", 1, 1)
+    assert lockstep_runs.resync("reparam", 1, 1) == whole
+    assert compared[:3] == [0, "broken off", 3]
+    assert not [*(tmp_path / "begun").iterdir()]

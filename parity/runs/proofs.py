@@ -9,6 +9,8 @@ import numpy as np
 from parity.runs.agents import agent_run
 from parity.runs.driver import Mode, lockstep
 from parity.runs.reports import LockstepReport
+from parity.runs.steps import Reference
+from parity.tolerance import cast
 from pgcore.config import TrainConfig
 from pgcore.solving import SOLVED_WINDOW
 
@@ -39,6 +41,71 @@ class Proof(NamedTuple):
     solved: bool
 
 
+class Led(NamedTuple):
+    """Where the reference is after so many updates that it made alone.
+
+    Attributes:
+        state: Its state.
+        updates: How many it has made.
+        env_steps: How many steps it has played.
+        recent: The returns of its last episodes, as many as decide whether it is solved.
+    """
+
+    state: Any
+    updates: int
+    env_steps: int
+    recent: tuple[float, ...]
+
+
+def lead(config: TrainConfig, updates: int, led: Led | None = None) -> Led:
+    """Plays the reference alone, in float64, until it has made so many updates or its run is over.
+
+    So a long run is proven in pieces: `prove(config, "resync", updates=1_000, led=led)` compares
+    the thousand that follow.
+    """
+    tally = _Tally(config, led)
+    state, played = (None, 0) if led is None else (led.state, led.updates)
+    run = agent_run(config, state=state, played=played)
+    state = run.state
+    while played < updates and not tally.is_over:
+        reference = Reference(
+            run.reference_step, state, run.inputs(played - (led or START).updates)
+        )
+        done = reference.done(cast(reference.arrays, np.float64))
+        state, played = done.state, played + 1
+        tally.add(done.outputs)
+    return Led(state, played, tally.env_steps, (*tally.recent,))
+
+
+START = Led(None, 0, 0, ())
+
+
+class _Tally:
+    """What decides whether a run is over."""
+
+    def __init__(self, config: TrainConfig, led: Led | None) -> None:
+        self._config = config
+        self.env_steps = (led or START).env_steps
+        self.recent = deque((led or START).recent, maxlen=SOLVED_WINDOW)
+
+    def add(self, outputs: Any) -> None:
+        """Takes in the reference's outputs of one update."""
+        played = outputs["act"]
+        self.recent.extend((played["reward"] * played["mask"]).sum(0).tolist())
+        self.env_steps += int(outputs["metrics"]["num_steps"])
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether the last episodes average the threshold."""
+        mean = float(np.mean(self.recent)) if self.recent else -np.inf
+        return len(self.recent) == SOLVED_WINDOW and mean >= self._config.solve_threshold
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is solved, or its budget is spent."""
+        return self.is_solved or self.env_steps >= self._config.total_timesteps
+
+
 def prove(
     config: TrainConfig,
     mode: Mode,
@@ -46,6 +113,7 @@ def prove(
     *,
     updates: int | None = None,
     tell: Callable[[Progress], None] | None = None,
+    led: Led | None = None,
     **options: Any,
 ) -> Proof:
     """Runs one of our agents until it is solved, its budget is spent, or so many updates are made.
@@ -56,34 +124,34 @@ def prove(
         dtype: `"float64"` or `"float32"`.
         updates: How many at most.
         tell: Called after each update.
+        led: What the reference did before, which is not compared: in float64, from `lead`.
         options: As `parity.runs.agents.agent_run` has them.
     """
-    recent: deque[float] = deque(maxlen=SOLVED_WINDOW)
+    tally = _Tally(config, led)
     returns: list[float] = []
     candidate_returns: list[float] = []
-    env_steps = episodes = 0
+    episodes = 0
+    if led is not None:
+        options |= {"state": led.state, "played": led.updates}
 
     def note(update: int, outputs: Any, found: Any = None) -> None:
-        nonlocal env_steps, episodes
-        metrics, played = outputs["metrics"], outputs["act"]
-        recent.extend((played["reward"] * played["mask"]).sum(0).tolist())
+        nonlocal episodes
+        metrics = outputs["metrics"]
+        tally.add(outputs)
         returns.append(float(metrics["mean_return"]))
         if found is not None:
             candidate_returns.append(float(found["metrics"]["mean_return"]))
-        env_steps += int(metrics["num_steps"])
         episodes += int(metrics["num_episodes"])
         if tell is not None:
-            tell(Progress(update, env_steps, episodes, float(np.mean(recent))))
-
-    def is_solved() -> bool:
-        return len(recent) == SOLVED_WINDOW and float(np.mean(recent)) >= config.solve_threshold
+            tell(Progress(update, tally.env_steps, episodes, float(np.mean(tally.recent))))
 
     report = lockstep(
         **agent_run(config, dtype, **options)._asdict(),
         updates=updates or NO_LIMIT,
         mode=mode,
-        until=lambda _: is_solved() or env_steps >= config.total_timesteps,
+        until=lambda _: tally.is_over,
         callback=note,
         name=f"{config.agent}, seed {config.seed}, {mode} in {dtype}",
     )
-    return Proof(report, np.array(returns), np.array(candidate_returns), env_steps, is_solved())
+    returned, found = np.array(returns), np.array(candidate_returns)
+    return Proof(report, returned, found, tally.env_steps, tally.is_solved)
