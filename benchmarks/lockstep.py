@@ -44,6 +44,7 @@ from parity.workers import default_jobs
 from parity.workers import results as shared
 from pgcore.config import PRESETS, TrainConfig
 from pgcore.errors import require
+from pgcore.files import write_atomically
 
 BEGUN = results.RESULTS / "begun"
 """Pieces of runs that are not over, a file each."""
@@ -80,6 +81,8 @@ def main(options: Lockstep) -> int:
         function, tasks = tasks_of(part)
         rows = kept(function, figures.get(part, [])) if options.missing else {}
         open_ = [task for task in tasks if task not in rows]
+        for task in [] if options.missing else open_:
+            begun(*task).unlink(missing_ok=True)
         for number, row in shared(function, open_, options.jobs):
             rows[open_[number]] = row
             figures[part] = [rows[task] for task in tasks if task in rows]
@@ -87,6 +90,7 @@ def main(options: Lockstep) -> int:
             if options.save:  # each as it is there
                 command = "python -m benchmarks.lockstep --save"
                 results.save("lockstep", command, figures, indent=None)
+            begun(*open_[number]).unlink(missing_ok=True)
     for part in options.parts:
         print(f"\n{TABLES[part](figures)}")
     if options.save:
@@ -127,21 +131,22 @@ def resync(agent: str, episodes: int, seed: int) -> dict[str, Any]:
 
     In pieces: what is compared is kept at once, and a run that was broken off goes on there.
     """
-    from parity.runs.proofs import lead
+    from parity.runs.proofs import START, lead
 
-    config = _config(agent, episodes, seed)
-    kept = BEGUN / f"{agent}-{episodes}-{seed}.json"
-    rows = json.loads(kept.read_text("utf-8")) if kept.exists() else []
-    led = lead(config, sum(row["updates"] for row in rows))
+    config, file = _config(agent, episodes, seed), begun(agent, episodes, seed)
+    rows = json.loads(file.read_text("utf-8")) if file.exists() else []
+    led = START
     while not (rows and rows[-1]["over"]):
-        row = _piece(config, led)
-        rows.append({"agent": agent, "episodes": episodes, "seed": seed, **row})
-        if len(rows) > 1 or not row["over"]:
-            kept.parent.mkdir(exist_ok=True)
-            kept.write_text(json.dumps(rows), "utf-8")
-            led = lead(config, led.updates + row["updates"], led)
-    kept.unlink(missing_ok=True)
+        led = lead(config, sum(row["updates"] for row in rows), led)
+        rows.append({"agent": agent, "episodes": episodes, "seed": seed, **_piece(config, led)})
+        file.parent.mkdir(exist_ok=True)
+        write_atomically(file, json.dumps(rows).encode())
     return joined(rows)
+
+
+def begun(*task: Any) -> Path:
+    """The file of a run's pieces, until the run is kept whole."""
+    return BEGUN / f"{'-'.join(map(str, task))}.json"
 
 
 def _piece(config: TrainConfig, led: Any) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Judge:
         self,
         side: str,
         found: Mapping[str, np.ndarray],
-        yardstick: Yardstick | Measured,
+        yardstick: Yardstick | Measured,  # (a cached property is no property to a type checker)
         dtype: str,
         oracle: Mapping[str, np.ndarray] | None,
     ) -> None:

@@ -200,7 +200,7 @@ class Yardstick:
             return response > least
         nothing = np.zeros_like(response)
         fine, coarse = (found.get(leaf, nothing) for found in self._draws_of_roundings)
-        return (fine > least) & (fine > SHRINKS * coarse)
+        return _jumps(fine, coarse, least)
 
     def _roundings_in_turn(
         self, leaf: str, enough: float
@@ -217,17 +217,19 @@ class Yardstick:
             found = self._response(leaf, [run])
             yield found, found > least
         response = self._response(leaf, self._rounded)
-        fine, coarse = self._response(leaf, self._rounded[:NUM_NUDGES]), np.zeros(response.shape)
         yield response, response > least
         if (response > least).any():
+            fine = self._response(leaf, self._rounded[:NUM_NUDGES])
+            coarse = np.zeros_like(fine)
             for run in self._coarse_runs:
                 coarse = np.maximum(coarse, self._response(leaf, [run]))
-                yield response, (fine > least) & (fine > SHRINKS * coarse)
+                yield response, _jumps(fine, coarse, least)
 
     def _response(self, leaf: str, runs: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
-        """How far the largest of these runs moves each entry of an output."""
-        found = differences((run, self.exact) for run in runs)
-        return found.get(leaf, np.zeros(self.exact[leaf].shape))
+        """How far the largest of these runs moves each entry of one output."""
+        exact = {leaf: self.exact[leaf]}
+        found = differences(({leaf: run[leaf]}, exact) for run in runs if leaf in run)
+        return found.get(leaf, np.zeros(exact[leaf].shape))
 
     @cached_property
     def _runs(self) -> "_Once":
@@ -269,6 +271,11 @@ class Yardstick:
             leaf: sum(sum_of_products(self._inputs[name], slope) for name, slope in by.items())
             for leaf, by in slopes.items()
         }
+
+
+def _jumps(fine: np.ndarray, coarse: np.ndarray, least: float) -> np.ndarray:
+    """Where a response is as large for operations off by an ulp of float64 as of float32."""
+    return (fine > least) & (fine > SHRINKS * coarse)
 
 
 class _Once:

@@ -1,5 +1,7 @@
 """The benchmarks' statistics, and that the pages' tables are those of the committed results."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy.stats import binom, permutation_test
@@ -182,7 +184,13 @@ def test_the_rank_test_sees_epsilon_inside_the_root_and_a_float32_bias_correctio
 
 def test_what_is_missing_of_a_measurement_is_run_and_the_rest_is_kept(monkeypatch, tmp_path):
     def measure(agent, seed):
+        went_on.append(lockstep_runs.begun(agent, seed).exists())
         return {"agent": agent, "seed": seed, "value": 2}
+
+    went_on = []
+    monkeypatch.setattr(lockstep_runs, "BEGUN", tmp_path)
+    pieces = lockstep_runs.begun("reparam", 0)
+    pieces.touch()
 
     tasks = [("reinforce", 0), ("reinforce", 1), ("reparam", 0)]
     monkeypatch.setattr(results, "RESULTS", tmp_path)
@@ -196,9 +204,14 @@ def test_what_is_missing_of_a_measurement_is_run_and_the_rest_is_kept(monkeypatc
     assert lockstep_runs.main(lockstep_runs.Lockstep(missing=True, **options)) == 0
     figures = results.load("lockstep")
     assert [row["value"] for row in figures["resync"]] == [2, 1, 2]
+    assert sorted(went_on) == [False, True]
+    assert not pieces.exists()  # the run is kept whole
+    pieces.touch()
+    went_on.clear()
     assert figures["free"] == ["another part"]
     lockstep_runs.main(lockstep_runs.Lockstep(**options))
     assert [row["value"] for row in results.load("lockstep")["resync"]] == [2, 2, 2]
+    assert went_on == [False, False, False]
 
 
 def test_a_run_that_is_compared_in_pieces_is_the_run_in_one(monkeypatch, tmp_path):
@@ -209,6 +222,7 @@ def test_a_run_that_is_compared_in_pieces_is_the_run_in_one(monkeypatch, tmp_pat
     monkeypatch.setattr(lockstep_runs, "_config", lambda *_: config)
     monkeypatch.setattr(lockstep_runs, "BEGUN", tmp_path / "begun")
     whole = lockstep_runs.resync("reparam", 1, 1)
+    lockstep_runs.begun("reparam", 1, 1).unlink()
     assert whole["updates"] > 3
     assert whole["env_steps"] >= 100
 
@@ -228,4 +242,4 @@ def test_a_run_that_is_compared_in_pieces_is_the_run_in_one(monkeypatch, tmp_pat
         lockstep_runs.resync("reparam", 1, 1)
     assert lockstep_runs.resync("reparam", 1, 1) == whole
     assert compared[:3] == [0, "broken off", 3]
-    assert not [*(tmp_path / "begun").iterdir()]
+    assert len(compared) == 1 + len(json.loads(lockstep_runs.begun("reparam", 1, 1).read_text()))

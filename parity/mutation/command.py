@@ -16,6 +16,7 @@ from parity.mutation.processes import Processes
 from parity.mutation.report import as_json, as_text
 from parity.mutation.targets import sample, targets
 from pgcore.errors import UsageError, is_real, require, require_seed
+from pgcore.files import write_atomically
 from pgcore.progress import Status, progress
 
 
@@ -72,7 +73,7 @@ class PowerCommand:
         outcomes = [power.outcomes[mutation.id] for mutation in found]
         if self.json is not None:
             table = as_json(self.command, found, outcomes, seconds)
-            self.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+            write_atomically(self.json, (json.dumps(table, indent=1) + "\n").encode())
         print(as_text(found, outcomes, seconds))
         return 0 if all(each["outcome"] in ("killed", "timed out") for each in outcomes) else 1
 

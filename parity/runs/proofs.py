@@ -57,36 +57,34 @@ class Led(NamedTuple):
     recent: tuple[float, ...]
 
 
-def lead(config: TrainConfig, updates: int, led: Led | None = None) -> Led:
+START = Led(None, 0, 0, ())
+"""Before the first update, in the state that the config draws."""
+
+
+def lead(config: TrainConfig, updates: int, led: Led = START) -> Led:
     """Plays the reference alone, in float64, until it has made so many updates or its run is over.
 
     So a long run is proven in pieces: `prove(config, "resync", updates=1_000, led=led)` compares
     the thousand that follow.
     """
     tally = _Tally(config, led)
-    state, played = (None, 0) if led is None else (led.state, led.updates)
-    run = agent_run(config, state=state, played=played)
-    state = run.state
-    while played < updates and not tally.is_over:
-        reference = Reference(
-            run.reference_step, state, run.inputs(played - (led or START).updates)
-        )
+    run = agent_run(config, state=led.state, played=led.updates)
+    state, number = run.state, 0
+    while led.updates + number < updates and not tally.is_over:
+        reference = Reference(run.reference_step, state, run.inputs(number))
         done = reference.done(cast(reference.arrays, np.float64))
-        state, played = done.state, played + 1
+        state, number = done.state, number + 1
         tally.add(done.outputs)
-    return Led(state, played, tally.env_steps, (*tally.recent,))
-
-
-START = Led(None, 0, 0, ())
+    return Led(state, led.updates + number, tally.env_steps, (*tally.recent,))
 
 
 class _Tally:
     """What decides whether a run is over."""
 
-    def __init__(self, config: TrainConfig, led: Led | None) -> None:
+    def __init__(self, config: TrainConfig, led: Led) -> None:
         self._config = config
-        self.env_steps = (led or START).env_steps
-        self.recent = deque((led or START).recent, maxlen=SOLVED_WINDOW)
+        self.env_steps = led.env_steps
+        self.recent = deque(led.recent, maxlen=SOLVED_WINDOW)
 
     def add(self, outputs: Any) -> None:
         """Takes in the reference's outputs of one update."""
@@ -113,7 +111,7 @@ def prove(
     *,
     updates: int | None = None,
     tell: Callable[[Progress], None] | None = None,
-    led: Led | None = None,
+    led: Led = START,
     **options: Any,
 ) -> Proof:
     """Runs one of our agents until it is solved, its budget is spent, or so many updates are made.
@@ -131,7 +129,7 @@ def prove(
     returns: list[float] = []
     candidate_returns: list[float] = []
     episodes = 0
-    if led is not None:
+    if led is not START:
         options |= {"state": led.state, "played": led.updates}
 
     def note(update: int, outputs: Any, found: Any = None) -> None:

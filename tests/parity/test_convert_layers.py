@@ -44,8 +44,7 @@ def linen(layer, x, **kwargs):
 
 def of_nnx(layer, x):
     """The same of an NNX layer; the module itself is the template."""
-    apply = lambda module, x: module(x)  # noqa: E731
-    return (channels_last if x.ndim > 2 else lambda f: f)(apply), layer
+    return (channels_last if x.ndim > 2 else lambda f: f)(type(layer).__call__), layer
 
 
 def of_equinox(layer, x):
@@ -190,8 +189,11 @@ def recurrent(name):
     if library == "nnx":
         layer = nnx.RNN(getattr(nnx, cell)(3, 3, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
         graph, state, rest = nnx.split(layer, nnx.Param, ...)
-        apply = lambda p, x: nnx.merge(graph, p, rest)(x, initial_carry=carry(x, kind))  # noqa: E731
-        return kind, apply, state
+
+        def merged(params, x):
+            return nnx.merge(graph, params, rest)(x, initial_carry=carry(x, kind))
+
+        return kind, merged, state
     apply = eqx.filter_jit(lambda module, x: jax.vmap(module)(x))
     return kind, apply, Scanned(getattr(E, cell)(3, 3, key=KEY))
 

@@ -31,6 +31,14 @@ def countdown(n):
 def unused(x):
     return x + 1
 """
+SUMS = """
+class Sum:
+    def __init__(self):
+        self.start = 1
+
+    def of(self, x):
+        return self.start + x
+"""
 CHECK = """
 import sys
 from port.returns import countdown, discounted
@@ -102,6 +110,16 @@ def test_what_is_never_called_is_told_apart(project, capsys):
     code, said, mutants = power(capsys, *of("unused"))
     assert (code, {each["outcome"] for each in mutants}) == (1, {"never called"})
     assert "never called by the command: unused (port/returns.py)" in said
+
+
+def test_methods_of_classes_take_note_that_they_were_called(project, capsys):
+    (project / "port" / "sums.py").write_text(SUMS, "utf-8")
+    (project / "check.py").write_text(
+        "from port.sums import Sum\nassert Sum().of(2) == 3\n", "utf-8"
+    )
+    code, _, mutants = power(capsys, "--of", "port.sums", "--kinds", "operators,constants")
+    assert outcomes(mutants) == {"1 becomes 0": "killed", "+ becomes -": "killed"}
+    assert code == 0
 
 
 def test_by_default_what_is_called_outside_of_tests_is_mutated(project, capsys):

@@ -21,7 +21,8 @@ import types
 from pathlib import Path
 from typing import Any
 
-CALLED = "__parity_called__"
+CALLED = "parity_called_"
+"""Without underscores in front, which would make it another name inside of a class."""
 LEFT_OUT = ("site-packages", "dist-packages", "__pycache__", "node_modules")
 
 
