@@ -98,7 +98,7 @@ def test_a_weak_test_lets_some_survive_each_with_its_diff(project, capsys):
 
 
 def test_a_loop_without_end_is_stopped_by_the_clock(project, capsys, monkeypatch):
-    monkeypatch.setattr("parity.mutation.power.LEAST_SECONDS", 1.5)
+    monkeypatch.setattr("parity.mutation.power.LEAST_SECONDS", 4.0)
     options = [*of("countdown"), "--kinds", "operators", "--timeout", "2"]
     code, said, mutants = power(capsys, *options)
     assert outcomes(mutants) == {"> becomes <=": "killed", "-= becomes +=": "timed out"}
@@ -132,13 +132,25 @@ def test_by_default_what_is_called_outside_of_tests_is_mutated(project, capsys):
     assert "2 of them known from an earlier run" in said
 
 
+NOTED = """
+import time
+from pathlib import Path
+def note():
+    with Path("log").open("a") as log:
+        log.write("run\\n")
+note()
+while Path("hold").exists() and len(Path("log").read_text().splitlines()) > 4:
+    time.sleep(0.02)
+{check}
+note()
+"""
+"""Of the right code two lines, of a mutant that is killed one; the third mutant waits."""
+
+
 def test_another_run_goes_on_where_one_was_interrupted(project):
-    log = project / "log"
-    noted = f"{STRONG}\nopen({str(log)!r}, 'a').write('run\\n')\n"
-    noted = noted.replace(
-        "import sys\n", f"import sys\nopen({str(log)!r}, 'a').write('run\\n')\n", 1
-    )
-    (project / "check.py").write_text(noted, "utf-8")
+    log, hold = project / "log", project / "hold"
+    hold.touch()
+    (project / "check.py").write_text(NOTED.format(check=STRONG), "utf-8")
     command = [sys.executable, "-m", "parity", "power", *of("discounted"), *COMMAND]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
@@ -154,7 +166,9 @@ def test_another_run_goes_on_where_one_was_interrupted(project):
     assert process.returncode == 130, said
     assert "the same command goes on from here" in said
     known = json.loads(file.read_text("utf-8"))["outcomes"]
+    assert len(known) == 2
     before = len(log.read_text("utf-8").splitlines())
+    hold.unlink()
 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
