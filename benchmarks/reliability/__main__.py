@@ -10,6 +10,7 @@ is drawn from `--seed`.
 
 import importlib
 import random
+import signal
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +23,11 @@ from benchmarks.reliability.rows import Row
 from pgcore.errors import unknown_choice
 
 PAGE, NAME = "docs/reliability.md", "reliability"
-KINDS = ("resumed",)
+KINDS = (
+    "resumed",
+    "killed",
+    "long",
+)
 HEADER = ("fault", "tries", "survived", "lost", "command")
 
 
@@ -65,6 +70,8 @@ def keep(kind: str, rows: list[Row], seed: int) -> None:
 
 def main(options: Measure) -> int:
     """Brings about each kind, prints its rows as they come, and returns the exit code."""
+    # A shell's background job ignores Ctrl-C, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     is_all_well = True
     for kind in options.only:
         if kind not in KINDS:

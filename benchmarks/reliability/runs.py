@@ -36,19 +36,32 @@ def options(config: TrainConfig) -> list[str]:
     """A configuration as arguments of `train`."""
     words = []
     for name, value in config.to_dict().items():
-        if value is not None:
-            values = value if isinstance(value, tuple) else [value]
-            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+        if isinstance(value, tuple):
+            words += [f"--{name.replace('_', '-')}", *map(str, value)]
+        elif value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
     return words
 
 
-def start(framework: str, *arguments: object, **more: Any) -> subprocess.Popen[str]:
-    """Starts a command of a framework in a process of its own."""
+def start(framework: str, *arguments: object, is_heard: bool = True) -> subprocess.Popen[str]:
+    """Starts a command of a framework in a process of its own.
+
+    If it is heard, its output can be read and its warnings are errors.
+    """
+    output = subprocess.PIPE if is_heard else subprocess.DEVNULL
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", framework, *map(str, arguments)],
+        [
+            sys.executable,
+            "-W",
+            "error" if is_heard else "ignore",
+            "-m",
+            framework,
+            *map(str, arguments),
+        ],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=output,
+        stderr=output,
         text=True,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more,
     )
 
 

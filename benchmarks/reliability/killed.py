@@ -1,0 +1,158 @@
+"""A process that trains is stopped at drawn moments, again and again, each time gone on with.
+
+With a checkpoint after each update, most of a small run's time goes into saving, so that most
+signals come then. The run that all of them interrupted is compared with one that none did.
+"""
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.reliability.rows import Row, Try, tally
+from benchmarks.reliability.runs import FRAMEWORKS, differing, lines, options, settings, start
+from pgcore.checkpoints import CHECKPOINTS, checkpoint_folders, find_checkpoint
+from pgcore.errors import UsageError
+
+NUM_KILLS, NUM_SIGNALS = 100, 20
+LONGEST_WAIT_S = 0.5
+"""From a process's first checkpoint on; an update and its checkpoint take some 50 ms."""
+BEFORE_CHECKPOINTS_S = 6.0
+"""Every fourth kill comes within so long of the start, whatever the process has done by then."""
+AT_ONCE_S = 2.0
+"""A second Ctrl-C ends a process within so long."""
+
+
+class Stop(NamedTuple):
+    """A way to stop a process."""
+
+    name: str
+    codes: tuple[int, ...]
+    """Exit codes that it may lead to."""
+    send: Callable[[subprocess.Popen[str], random.Random], None]
+    saves: bool
+    """Whether nothing may be lost."""
+
+
+def _kill(process: subprocess.Popen[str], _: random.Random) -> None:
+    process.kill()
+
+
+def _terminate(process: subprocess.Popen[str], _: random.Random) -> None:
+    process.terminate()
+
+
+def _interrupt(process: subprocess.Popen[str], _: random.Random) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def _interrupt_twice(process: subprocess.Popen[str], rng: random.Random) -> None:
+    process.send_signal(signal.SIGINT)
+    time.sleep(rng.uniform(0, 0.05))
+    process.send_signal(signal.SIGINT)
+    process.wait(AT_ONCE_S)
+
+
+KILL = Stop("SIGKILL", (-signal.SIGKILL,), _kill, saves=False)
+SIGNALS = (
+    Stop("SIGTERM, which saves and exits with 143,", (143,), _terminate, saves=True),
+    Stop("Ctrl-C, which saves and exits with 130,", (130,), _interrupt, saves=True),
+    Stop("Ctrl-C twice, which ends it at once,", (130, -signal.SIGINT), _interrupt_twice, False),
+)
+
+
+def rows(rng: random.Random, folder: Path) -> Iterator[Row]:
+    """SIGKILL, SIGTERM, Ctrl-C and a second Ctrl-C, in either framework."""
+    for framework in FRAMEWORKS:
+        for stop, num in ((KILL, NUM_KILLS), *((each, NUM_SIGNALS) for each in SIGNALS)):
+            chain = Chain(framework, stop, rng, folder / f"{framework}-{stop.name}")
+            tries = [chain.next() for _ in range(num)]
+            name = f"{stop.name} at a drawn moment, {framework}"
+            if chain.num_saving:
+                name += f" ({chain.num_saving} while a checkpoint was being written)"
+            yield tally(name, tries, "updates")
+            yield tally(
+                f"the run that was stopped {num} times so ends as one that was not", [chain.end()]
+            )
+
+
+class Chain:
+    """One run that is stopped, gone on with, stopped again, and at last brought to an end."""
+
+    def __init__(self, framework: str, stop: Stop, rng: random.Random, folder: Path) -> None:
+        self.framework, self.stop, self.rng = framework, stop, rng
+        folder.mkdir()
+        self.run, self.whole = folder / "run", folder / "whole"
+        self.num_tries = self.num_saving = 0
+
+    def next(self) -> Try:
+        """Starts it or goes on with it, stops it, and looks at what is left."""
+        self.num_tries += 1
+        process = self._start()
+        is_early = self.stop is KILL and self.num_tries % 4 == 0
+        if is_early:
+            time.sleep(self.rng.uniform(0, BEFORE_CHECKPOINTS_S))
+        else:
+            self._await_checkpoint(process)
+            time.sleep(self.rng.uniform(0, LONGEST_WAIT_S))
+        try:
+            self.stop.send(process, self.rng)
+            _, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return Try(False, f"{self.stop.name} did not end it")
+        return self._look(process.returncode, err)
+
+    def end(self) -> Try:
+        """Brings the run to an end one update on, and compares it with one that nothing stopped."""
+        last = self._last() + 1
+        config = settings("reinforce", self.whole, until_update=last, checkpoint_every=1)
+        for arguments in (
+            ("resume", self.run, "--until-update", last),
+            ("train", *options(config)),
+        ):
+            _, err = (process := start(self.framework, *arguments)).communicate()
+            if process.returncode:
+                return Try(False, err)
+        parts = differing(self.run, self.whole)
+        return Try(not parts, f"after {last} updates other: {', '.join(parts)}")
+
+    def _start(self) -> subprocess.Popen[str]:
+        if checkpoint_folders(self.run):
+            return start(self.framework, "resume", self.run)
+        shutil.rmtree(self.run, ignore_errors=True)  # killed before its first checkpoint
+        config = settings("reinforce", self.run, checkpoint_every=1)
+        return start(self.framework, "train", *options(config))
+
+    def _await_checkpoint(self, process: subprocess.Popen[str]) -> None:
+        before = self._last()
+        while self._last() == before:
+            if process.poll() is not None:
+                raise RuntimeError(f"it ended by itself: {process.communicate()}")
+            time.sleep(0.001)
+
+    def _last(self) -> int:
+        return max(checkpoint_folders(self.run), default=0)
+
+    def _look(self, code: int, err: str) -> Try:
+        """What is left of the run, and whether it is as it should be."""
+        if not checkpoint_folders(self.run):  # killed before there was one
+            return Try(code in self.stop.codes, f"exit code {code}: {err}")
+        self.num_saving += any((self.run / CHECKPOINTS).glob(".*.partial"))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # a stop damages no checkpoint
+                last = find_checkpoint(self.run).progress.update
+        except (UsageError, UserWarning) as error:
+            return Try(False, f"after update {self._last()}: {error}")
+        done = [int(line["charts/update"]) for line in lines(self.run) if None not in line.values()]
+        lost = len(done) - last
+        seen = f"{code=}, {last=}, {lost=}, {err!r}"
+        in_order = done == [*range(1, len(done) + 1)] and 0 <= lost <= 1
+        is_clean = "Traceback" not in err and (lost == 0 or not self.stop.saves)
+        return Try(code in self.stop.codes and in_order and is_clean, seen, lost)
