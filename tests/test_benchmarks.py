@@ -6,9 +6,21 @@ import numpy as np
 import pytest
 from scipy.stats import binom, permutation_test
 
-from benchmarks import alike, demo, drift, learning, power, results, where_ports
+from benchmarks import (
+    alike,
+    checkpoint_formats,
+    demo,
+    determinism,
+    drift,
+    learning,
+    power,
+    results,
+    where_ports,
+)
 from benchmarks import lockstep as lockstep_runs
 from benchmarks import lockstep_tables as lockstep
+from benchmarks.reliability import __main__ as reliability
+from benchmarks.reliability.rows import Try, tally
 from parity.runs import rank_test
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
@@ -243,3 +255,35 @@ def test_a_run_that_is_compared_in_pieces_is_the_run_in_one(monkeypatch, tmp_pat
     assert lockstep_runs.resync("reparam", 1, 1) == whole
     assert compared[:3] == [0, "broken off", 3]
     assert len(compared) == 1 + len(json.loads(lockstep_runs.begun("reparam", 1, 1).read_text()))
+
+
+@pytest.mark.parametrize("module", [reliability, determinism, checkpoint_formats])
+def test_the_reliability_pages_tables_are_those_of_the_committed_results(module):
+    assert results.table_in(module.PAGE, module.NAME) == module.table()
+
+
+def test_every_fault_of_the_table_was_brought_about_and_survived():
+    kinds = results.load("reliability")["kinds"]
+    assert list(kinds) == list(reliability.KINDS)
+    for kind, kept in kinds.items():
+        assert kept["command"].startswith(f"python -m benchmarks.reliability --only {kind}")
+        for row in kept["rows"]:
+            assert row["tries"] > 0, row
+            assert row["survived"] == row["tries"], row
+            assert row["failures"] == []
+
+
+def test_a_fault_is_told_with_what_it_lost():
+    tries = [Try(True, "first", 2), Try(False, "second", 1), Try(True, "third")]
+    row = tally("a fault", tries, "updates")
+    assert row == ("a fault", 3, 2, "at most 2 updates", ["second"])
+    assert tally("a fault", tries[2:]).lost == "nothing"
+    with pytest.raises(ValueError, match="of what"):
+        tally("a fault", tries)
+
+
+def test_what_bitwise_equality_is_said_to_depend_on_is_what_was_seen():
+    seen = results.load("determinism")["seen"]
+    for name in ("again, in a new process and another folder", "another hash seed of Python"):
+        assert set(seen[name].values()) == {"the same"}
+    assert set(seen["one core"].values()) != {"the same"}

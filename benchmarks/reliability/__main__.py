@@ -64,6 +64,7 @@ def keep(kind: str, rows: list[Row], seed: int) -> None:
     path = results.RESULTS / f"{NAME}.json"
     kinds = results.load(NAME)["kinds"] if path.exists() else {}
     kinds[kind] = {"command": command(kind, seed), "rows": [row._asdict() for row in rows]}
+    kinds = {kind: kinds[kind] for kind in KINDS if kind in kinds}
     results.save(NAME, "python -m benchmarks.reliability --save", {"kinds": kinds})
     results.put_table(PAGE, NAME, table())
 

@@ -41,7 +41,7 @@ def tally(fault: str, tries: Iterable[Try], unit: str = "") -> Row:
     seen = list(tries)
     most = max(each.lost for each in seen)
     if most and not unit:
-        raise ValueError(f"{fault}: {most} lost, of what?")
+        raise ValueError(f"{fault}: {most} lost: of what?")
     lost = f"at most {most:,} {unit}" if most else "nothing"
     failures = [each.what for each in seen if not each.survived]
     return Row(fault, len(seen), len(seen) - len(failures), lost, failures)
