@@ -3,20 +3,20 @@
     python -m benchmarks.traps                  # the table, and what has moved
     python -m benchmarks.traps --save newest    # keeps it, and writes the tables of docs/traps.md
 
-What is kept is a part of the package, `parity/traps/tables/`: `newest` is measured with the
-newest versions that the project accepts, `lowest` in an environment with the lowest. The page shows
-the values of the newest, and where the lowest has another verdict.
+What is kept is a part of the package, `parity/traps/tables/`: `newest` is measured with the newest
+versions that the project accepts, `pinned` with those of constraints.txt, `lowest` with the lowest
+that it accepts. `benchmarks.environments` makes an environment of each kind. The page shows the
+values of the newest, and where another table has another verdict.
 """
 
 import json
 from dataclasses import dataclass
-from typing import Literal
 
 import tyro
 
 from benchmarks import results
 from parity import traps
-from parity.traps.committed import Table, as_table, stated, tables
+from parity.traps.committed import Name, Table, as_table, stated, tables
 from parity.traps.families import FAMILIES, catalogue
 from parity.traps.text import value
 
@@ -31,7 +31,7 @@ LONGEST = 90
 class Measure:
     """Measure every entry of the catalogue."""
 
-    save: Literal["newest", "lowest"] | None = None
+    save: Name | None = None
     """Keep the results under this name, and write the page."""
 
 
@@ -47,16 +47,24 @@ def versions_table() -> str:
 
 def family_table(letter: str) -> str:
     """The entries of a family, with the values of the newest versions."""
-    newest, lowest = tables()["newest"], tables()["lowest"]
+    newest = tables()["newest"]
     rows = []
     for each in catalogue().values():
         if each.family == letter and each.id in newest.results:
             sides = newest.results[each.id]["values"]
             values = "; ".join(f"{name}: {value(v, LONGEST)}" for name, v in sides.items())
-            found, before = _found(newest, each.id), _found(lowest, each.id)
-            found += "" if before == found else f" (lowest: {before})"
-            rows.append([each.id, each.title, values, found, each.remedy])
+            rows.append([each.id, each.named, values, verdicts(each.id), each.remedy])
     return results.table(HEADER, [[_escaped(cell) for cell in row] for row in rows])
+
+
+def verdicts(id: str) -> str:
+    """What was found of an entry with the newest versions, and with the others where it differs."""
+    by_words: dict[str, list[str]] = {}
+    for name, table in tables().items():
+        by_words.setdefault(_found(table, id), []).append(name)
+    (newest, _), *others = by_words.items()
+    other = "; ".join(f"{', '.join(names)}: {words}" for words, names in others)
+    return f"{newest} ({other})" if other else newest
 
 
 def _found(table: Table, id: str) -> str:

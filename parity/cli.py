@@ -1,6 +1,7 @@
 """The command `parity`: see `parity --help`.
 
-Exit codes: 0 good; 1 a parity failure; 2 something given is not usable; 130 stopped by Ctrl-C.
+Exit codes: 0 good; 1 a parity failure; 2 something given is not usable; 130 stopped by Ctrl-C;
+141 nobody reads on (`| head`).
 """
 
 import pkgutil

@@ -1,14 +1,16 @@
 """The command line that `pgjax` and `pgtorch` share, built from `TrainConfig` with tyro.
 
 Exit codes: 0 done, solved or not; 1 the run failed; 2 something given is not usable; 130 and 143
-stopped by Ctrl-C and by SIGTERM.
+stopped by Ctrl-C and by SIGTERM; 141 nobody reads on (`| head`), as of a program that SIGPIPE ends.
 """
 
 import argparse
+import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TextIO, get_args
 
 import tyro
 
@@ -22,6 +24,8 @@ from pgcore.resuming import Resume, resume
 COMMANDS = ("train", "resume", "eval", "plot")
 EXTRAS = {"torch": "torch", "matplotlib": "report"}
 """Packages that the base install lacks, and the extra that brings each."""
+NOBODY_READS = 141
+"""That of a program which SIGPIPE, signal 13, ends, such as `yes` in `yes | head`: 128 + 13."""
 
 
 def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None = None) -> int:
@@ -37,7 +41,42 @@ def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None
 
 
 def exit_code(name: str, action: Callable[[], int]) -> int:
-    """What `action` returns, or the code of the error that it raises, after saying which it is."""
+    """What `action` returns, or the code of the error that it raises, after saying which it is.
+
+    Where nobody reads what is printed any more, the command ends without a word, by 141.
+    """
+    try:
+        try:
+            return _code(name, action)
+        finally:  # while Python ends it would be too late to catch what is raised
+            if sys.stdout is not None:  # it is, if it was closed before the start
+                sys.stdout.flush()
+    except BrokenPipeError:
+        silenced = [_silenced(stream) for stream in (sys.stdout, sys.stderr)]
+        if not any(silenced):
+            raise  # another pipe, to a process of its own
+        return NOBODY_READS
+
+
+def _silenced(stream: TextIO | None) -> bool:
+    """Whether nobody reads a stream; then what is left in it goes nowhere when Python ends."""
+    try:
+        descriptor = stream.fileno() if stream is not None else None
+    except OSError:  # of a stream that is none of the system's, as in a test
+        descriptor = None
+    if descriptor is None:
+        return False
+    reader = select.poll()
+    reader.register(descriptor, 0)
+    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in reader.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+    return True
+
+
+def _code(name: str, action: Callable[[], int]) -> int:
     try:
         return action()
     except ModuleNotFoundError as error:

@@ -132,10 +132,8 @@ class Program:
         scope: str,
         inner: Callable[..., list[int]],
     ) -> list[int]:
-        num_consts, num_carry = params["num_consts"], params["num_carry"]
-        consts = operands[:num_consts]
-        carry = operands[num_consts : num_consts + num_carry]
-        sequences = operands[num_consts + num_carry :]
+        consts, carry, sequences = _parts_of_scan(params, operands)
+        num_carry = len(carry)
         turns = range(params["length"])
         rows: dict[int, list[int]] = {}
         for count, turn in enumerate(reversed(turns) if params["reverse"] else turns):
@@ -322,6 +320,15 @@ def _marks(equation: Any) -> tuple[Mark, ...]:
 def _module(scope: str) -> str:
     """The path of the Flax module: the scopes that it opens, without those of JAX."""
     return "/".join(part for part in scope.split("/") if part.isidentifier())
+
+
+def _parts_of_scan(params: Mapping[str, Any], operands: list[int]) -> tuple[list[int], ...]:
+    """What every turn of a scan gets, what is carried, and what is gone through."""
+    if "ft_in" in params:  # from JAX 0.11 on, a tree of the three
+        return tuple(map(list, params["ft_in"].update(operands).unpack()))
+    end = params["num_consts"]
+    first = end + params["num_carry"]
+    return operands[:end], operands[end:first], operands[first:]
 
 
 def _picked(turn: int) -> Callable[[Any], Any]:

@@ -59,9 +59,13 @@ def fused(torch, jax, jnp):
     "XLA computes otherwise under jit: log(exp(x)) is x",
     "compare eager and jitted JAX, both: an overflow need not show under jit",
     x64=False,
+    before="jax 0.11",
 )
 def rewritten(torch, jax, jnp):
-    """In float32 exp(100) is infinite, and so is its logarithm."""
+    """In float32 exp(100) is infinite, and so is its logarithm.
+
+    From jax 0.11 on it is under jit too; G13 is what XLA rewrites still.
+    """
     x = np.array(100.0, np.float32)
     return pair(
         torch=torch.tensor(x).exp().log(),
@@ -249,4 +253,24 @@ def hyperparameters(jnp):
         torch=np.float32(1 - 0.999),
         jax=1 - jnp.float32(0.999),
         mended={"jax": jnp.array(1 - np.float64(0.999))},
+    )
+
+
+@trap(
+    "G13",
+    "XLA computes otherwise under jit: constants are gathered, (x + 1e8) - 1e8 is x",
+    "jax.lax.optimization_barrier around what is to be rounded by itself; or hand the constants in",
+    x64=False,
+)
+def gathered(torch, jax, jnp, lax):
+    """In float32 1e8 + 1 is 1e8. Rounding by adding a large number works only in eager JAX."""
+    x, large = np.array([1.0, 3.0], np.float32), 1e8
+
+    def rounded(x):
+        return lax.optimization_barrier(x + large) - large
+
+    return pair(
+        torch=(torch.tensor(x) + large) - large,
+        jax=jax.jit(lambda x: (x + large) - large)(jnp.array(x)),
+        mended={"jax": jax.jit(rounded)(jnp.array(x))},
     )

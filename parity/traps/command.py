@@ -21,7 +21,7 @@ class ListTraps:
 
     def run(self) -> int:
         """Prints the list."""
-        names = ("id", "kind", "title", "remedy")
+        names = ("id", "kind", "title", "remedy", "before")
         rows = [{n: getattr(each, n) for n in names} for each in catalogue().values()]
         print(json.dumps({"traps": rows}) if self.json else listed())
         return 0

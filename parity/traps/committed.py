@@ -9,20 +9,26 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
+from parity.traps.entries import release
 from parity.traps.results import Result, versions
 
-DECISIVE = ("torch", "jax", "flax", "optax")
-"""A table is of the installed versions if these are the same; what follows `+` does not count."""
+Name = Literal["newest", "pinned", "lowest"]
+NAMES: tuple[Name, ...] = get_args(Name)
+"""The committed tables: of the newest releases that the project accepts, of `constraints.txt`, and
+of the lowest that it accepts."""
+DECISIVE = ("jax", "torch", "flax", "optax")
+"""A table is of the installed versions if these are the same; what follows `+` does not count. If
+no table is, they decide in this order which is the nearest."""
 
 
 class Table(NamedTuple):
     """Results on certain versions.
 
     Attributes:
-        name: `"newest"`, or `"lowest"`.
-        versions: The releases that it was measured with.
+        name: One of `NAMES`.
+        versions: The releases that it was measured with, Python's included.
         results: What a machine reads of each result, by number.
     """
 
@@ -53,26 +59,34 @@ class Move(NamedTuple):
 
 @cache
 def tables() -> Mapping[str, Table]:
-    """The committed tables by name, the newest versions' first."""
+    """The committed tables by name, in the order of `NAMES`."""
     folder = resources.files("parity.traps") / "tables"
     found = {}
-    for name in ("newest", "lowest"):
+    for name in NAMES:
         kept = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         found[name] = Table(name, kept["versions"], kept["results"])
     return found
 
 
 def nearest() -> Table:
-    """The table of the installed versions; the newest's if there is none of these."""
-    installed = _decisive(versions())
-    known = tables()
-    same = [each for each in known.values() if _decisive(each.versions) == installed]
-    return (same or [*known.values()])[0]
+    """The table of the installed versions, or the nearest to them.
+
+    That is the one whose minor release of jax is the installed one; of several such, the one whose
+    torch's is, and so on; of equals, the first of `NAMES`.
+    """
+    installed = versions()
+
+    def likeness(table: Table) -> tuple[bool, ...]:
+        minors = (_same(table.versions, installed, name, digits=2) for name in DECISIVE)
+        return is_of_installed(table), *minors
+
+    return max(tables().values(), key=likeness)
 
 
 def is_of_installed(table: Table) -> bool:
     """Whether a table was measured with what is installed."""
-    return _decisive(table.versions) == _decisive(versions())
+    installed = versions()
+    return all(_same(table.versions, installed, name) for name in DECISIVE)
 
 
 def moved(results: Mapping[str, Result], table: Table | None = None) -> list[Move]:
@@ -91,11 +105,12 @@ def moved(results: Mapping[str, Result], table: Table | None = None) -> list[Mov
 
 
 def stated(verdict: str | None, remedy_holds: bool | None) -> str:
-    """A verdict and its remedy's in words."""
+    """A verdict and its remedy's in words. What agrees is in no need of being mended."""
     if verdict is None:
         return "not measurable here"
-    remedy = {True: ", mended", False: ", and the remedy does not hold", None: ""}[remedy_holds]
-    return verdict + remedy
+    if remedy_holds is False:
+        return f"{verdict}, and the remedy does not hold"
+    return f"{verdict}, mended" if remedy_holds and verdict != "agree" else verdict
 
 
 def as_table(results: Mapping[str, Result]) -> dict[str, Any]:
@@ -106,5 +121,8 @@ def as_table(results: Mapping[str, Result]) -> dict[str, Any]:
     }
 
 
-def _decisive(found: Mapping[str, str]) -> list[str]:
-    return [found.get(name, "").partition("+")[0] for name in DECISIVE]
+def _same(
+    first: Mapping[str, str], second: Mapping[str, str], name: str, digits: int | None = None
+) -> bool:
+    """Whether two have the same release of a distribution, to so many numbers of it."""
+    return release(first[name])[:digits] == release(second[name])[:digits]

@@ -15,6 +15,7 @@ an entry imports nothing, and the catalogue can be read where no framework is in
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ Kind = Literal["trap", "warning", "agreement"]
 KINDS: Mapping[Kind, str] = {
     "trap": "the two part, and with the remedy they agree",
     "warning": "the two part, and there is no remedy that makes them agree",
-    "agreement": "believed to be a trap, and the two agree",
+    "agreement": "believed to be a trap, or one before a release, and the two agree",
 }
 MODULES = {
     "torch": "torch",
@@ -83,6 +84,7 @@ class Entry:
         kind: What it claims; `KINDS` says what each is.
         function: What computes both sides.
         x64: Whether JAX has float64 while it does.
+        before: The release from which on the two agree, `"jax 0.11"` say; empty if none is known.
     """
 
     id: str
@@ -91,6 +93,18 @@ class Entry:
     kind: Kind
     function: Callable[..., Pair]
     x64: bool = True
+    before: str = ""
+
+    def kind_with(self, versions: Mapping[str, str]) -> Kind:
+        """What it claims of these releases, by distribution: an agreement once its time is over."""
+        name, _, end = self.before.partition(" ")
+        over = bool(name) and release(versions[name]) >= release(end)
+        return "agreement" if over else self.kind
+
+    @property
+    def named(self) -> str:
+        """Its title, with the release that ended it."""
+        return f"{self.title} (before {self.before})" if self.before else self.title
 
     @property
     def family(self) -> str:
@@ -142,9 +156,9 @@ class Entry:
 
 
 def _entry(
-    kind: Kind, id: str, title: str, remedy: str, *, x64: bool = True
+    kind: Kind, id: str, title: str, remedy: str, *, x64: bool = True, before: str = ""
 ) -> Callable[[Callable[..., Pair]], Entry]:
-    return lambda function: Entry(id, title, remedy, kind, function, x64)
+    return lambda function: Entry(id, title, remedy, kind, function, x64, before)
 
 
 trap = partial(_entry, "trap")
@@ -153,6 +167,14 @@ warning = partial(_entry, "warning")
 """An entry whose sides part, and for which no remedy can be run."""
 agreement = partial(_entry, "agreement")
 """An entry whose sides are believed to part, and agree."""
+
+
+def release(version: str) -> tuple[int, ...]:
+    """The numbers of a version, in order: those of `"2.13.0+cpu"` are (2, 13, 0)."""
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    if numbers is None:
+        raise ValueError(f"{version!r} does not begin with the numbers of a release")
+    return tuple(int(number) for number in numbers[0].split("."))
 
 
 def outcome(call: Callable[[], Any]) -> Any:

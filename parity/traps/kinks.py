@@ -28,7 +28,11 @@ def relu(torch, jax, jnp):
     "jnp.where(x > hi, hi, jnp.where(x < lo, lo, x)), and torch.where likewise",
 )
 def clip(torch, jnp):
-    """Exactly on a bound PyTorch lets the slope pass, jnp.clip half of it."""
+    """Exactly on a bound jnp.clip lets half of the slope pass, lax.clamp nothing.
+
+    PyTorch's clamp lets all of it pass, from torch 2.14 on nothing, or half if the bounds are
+    tensors.
+    """
     x, lo, hi = np.array([-1.0, 0.5, 1.0]), -1.0, 1.0
 
     def in_torch(x):

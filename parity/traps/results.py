@@ -1,5 +1,6 @@
 """Measures entries of the catalogue on the installed versions."""
 
+import platform
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ class Result(NamedTuple):
 
     Attributes:
         id: The entry's number.
-        kind: What it claims: `"trap"`, `"warning"` or `"agreement"`.
+        kind: What it claims of the installed versions: `"trap"`, `"warning"` or `"agreement"`.
         verdict: `"differ"`, `"agree"`, `"both NaN"`, or `None` if it can't be measured here.
         remedy_holds: Whether the two agree with the remedy; `None` if there is none to run.
         values: What both sides give, as plain numbers and texts.
@@ -43,7 +44,7 @@ class Result(NamedTuple):
     def ok(self) -> bool:
         """Whether it is as the entry claims."""
         if self.kind == "agreement":
-            return self.verdict == "agree"
+            return self.verdict == "agree" and self.remedy_holds is not False
         parts = self.verdict in ("differ", "both NaN")
         return parts and self.remedy_holds is (True if self.kind == "trap" else None)
 
@@ -85,7 +86,7 @@ def measured(entry: Entry) -> Result:
             return _judged(entry)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return Result(entry.id, entry.kind, None, None, {}, {}, reason)
+        return Result(entry.id, entry.kind_with(versions()), None, None, {}, {}, reason)
 
 
 def _judged(entry: Entry) -> Result:
@@ -95,7 +96,7 @@ def _judged(entry: Entry) -> Result:
     holds = verdict(*together.values()) == "agree" if found.mended else None
     return Result(
         entry.id,
-        entry.kind,
+        entry.kind_with(versions()),
         verdict(*sides.values(), exact=found.exact),
         holds,
         _pair(sides),
@@ -104,8 +105,9 @@ def _judged(entry: Entry) -> Result:
 
 
 def versions() -> dict[str, str]:
-    """The installed releases that the values depend on."""
-    return {name: metadata.version(name) for name in MEASURED_WITH}
+    """The installed releases that the values depend on, Python's first."""
+    python = {"python": platform.python_version()}
+    return python | {name: metadata.version(name) for name in MEASURED_WITH}
 
 
 def _pair(sides: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def listed() -> str:
         for each in catalogue().values():
             if each.family == letter:
                 mark = "" if each.kind == "trap" else f" ({each.kind})"
-                lines.append(f"  {each.id}  {each.title}{mark}")
+                lines.append(f"  {each.id}  {each.named}{mark}")
         lines.append("")
     lines += [f"{kind:9}  {meaning}" for kind, meaning in KINDS.items()]
     return "\n".join([*lines, "parity traps show ID explains one, parity traps run measures all."])
@@ -45,7 +45,7 @@ def show(id: str) -> str:
 def shown(found: Entry, result: Result) -> str:
     """An entry and its result."""
     source = found.source
-    lines = [f"{found.id}  {found.title}", f"{found.kind}: {KINDS[found.kind]}", ""]
+    lines = [f"{found.id}  {found.named}", f"{result.kind}: {KINDS[result.kind]}", ""]
     lines += [found.explanation, ""]
     if source.before:
         lines += [textwrap.indent(source.before, "    "), ""]
@@ -88,7 +88,7 @@ def line(result: Result) -> str:
     """A result in a line: number, verdict, title; below it what is not as it claims."""
     words = stated(result.verdict, result.remedy_holds)
     found = catalogue()[result.id]
-    text = f"{result.id}  {words:28}  {found.title}"
+    text = f"{result.id}  {words:28}  {found.named}"
     if result.ok:
         return text
     reason = f": {result.reason}" if result.reason else ""

@@ -728,9 +728,15 @@ BACKWARD = {
         "jnp.clip(x, 0.8, 1.2)",
         drawn(x=with_bounds(4, 3), **SLOPE),
     ),
+    "clip that stops": (  # as torch's clamp does from 2.14 on
+        "D02",
+        "torch.nn.functional.hardtanh(x, 0.8, 1.2)",
+        "jnp.clip(x, 0.8, 1.2)",
+        drawn(x=with_bounds(4, 3), **SLOPE),
+    ),
     "lax clip": (
         "D02",
-        "x.clamp(0.8, 1.2)",
+        "torch.where(x < 0.8, 0.8, torch.where(x > 1.2, 1.2, x))",  # as torch's clamp until 2.13
         "lax.clamp(0.8, x, 1.2)",
         drawn(x=with_bounds(4, 3), **SLOPE),
     ),

@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -10,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
-from benchmarks import results
+from benchmarks import environments, results
 from benchmarks import traps as bench
 from parity import cli, traps
 from parity.locate.causes import SIGNATURES
@@ -20,7 +25,7 @@ from parity.sides import arithmetic, rounding, rounding_directions, x64
 from parity.traps import committed, text
 from parity.traps.entries import Entry, agreement, pair, trap, warning
 from parity.traps.families import FAMILIES
-from parity.traps.results import measured
+from parity.traps.results import MEASURED_WITH, measured
 from parity.traps.rule import readable, verdict
 from pgcore.errors import UsageError
 
@@ -52,11 +57,21 @@ def test_an_entry_is_as_it_claims_and_as_in_the_committed_table(found, id):
         assert traps.moved({id: result}) == []
 
 
-@pytest.mark.parametrize("name", ["newest", "lowest"])
-def test_every_entry_of_a_committed_table_is_as_it_claims(name):
-    kept = traps.tables()[name].results
-    assert [id for id in IDS if not kept[id]["ok"]] == []
-    assert [id for id in IDS if kept[id]["kind"] != traps.catalogue()[id].kind] == []
+def as_kept(table: traps.Table, id: str) -> traps.Result:
+    """What was measured when the table was made."""
+    kept = {name: value for name, value in table.results[id].items() if name != "ok"}
+    return traps.Result(**kept)
+
+
+@pytest.mark.parametrize("name", committed.NAMES)
+def test_every_entry_of_a_committed_table_is_as_it_claims_of_these_versions(name):
+    table = traps.tables()[name]
+    for id, entry in traps.catalogue().items():
+        result = as_kept(table, id)
+        assert result.kind == entry.kind_with(table.versions)
+        assert (result.ok, table.results[id]["ok"]) == (True, True), result
+        assert "NOT as a" not in text.line(result)
+        assert traps.moved({id: result}, table) == []
 
 
 def test_there_are_entries_of_every_family_and_their_numbers_follow_one_another():
@@ -88,10 +103,30 @@ def test_an_entry_that_has_a_remedy_shows_its_code_and_its_values(found):
         assert bool(source.mended) == (entry.kind == "trap") == bool(found[id].mended)
 
 
-def test_the_committed_tables_have_every_entry_with_its_versions():
-    for table in traps.tables().values():
+def test_the_committed_tables_have_every_entry_and_the_versions_that_they_are_named_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    written = [*project["dependencies"], *project["optional-dependencies"]["torch"]]
+    ranges = {each.name: each.specifier for each in map(Requirement, written)}
+    pins = dict(re.findall(r"^([\w-]+)==(.+)$", environments.constraints("pinned"), re.MULTILINE))
+    tables = traps.tables()
+    assert [*tables] == ["newest", "pinned", "lowest"]
+    for table in tables.values():
         assert [*table.results] == IDS
-        assert {"torch", "jax", "jaxlib", "flax", "optax", "numpy"} <= {*table.versions}
+        assert [*table.versions] == ["python", *MEASURED_WITH]
+        assert table.versions["python"] in SpecifierSet(project["requires-python"])
+        for name in {*MEASURED_WITH} - {"jaxlib"}:
+            assert table.versions[name] in ranges[name], name
+    for name in MEASURED_WITH:
+        assert Version(tables["pinned"].versions[name]).public == pins[name]
+        found = [Version(each.versions[name]) for each in tables.values()]
+        assert found == sorted(found, reverse=True)
+    for each in map(Requirement, environments.lowest()):
+        assert tables["lowest"].versions[each.name] in each.specifier
+        assert each.name == "jaxlib" or f">={next(iter(each.specifier)).version}" in str(
+            ranges[each.name]
+        )
+    assert tables["newest"].versions["jax"].startswith("0.11.")  # the last before the upper end
+    assert "<0.12" in str(ranges["jax"])
 
 
 def test_the_pages_tables_are_those_of_the_committed_results():
@@ -241,9 +276,67 @@ def test_the_table_of_the_installed_versions_is_the_one_that_is_compared_with(mo
         monkeypatch.setattr(committed, "versions", lambda table=table: dict(table.versions))
         assert committed.nearest() == table
         assert committed.is_of_installed(table)
-    monkeypatch.setattr(committed, "versions", lambda: {"torch": "9.9"})
-    assert committed.nearest().name == "newest"
+
+
+@pytest.mark.parametrize(
+    ("jax_version", "torch_version", "others", "expected"),
+    [
+        ("0.11.0", "2.14.1", {}, "newest"),
+        ("0.11.2", "2.11.0", {}, "newest"),  # jax decides before torch
+        ("0.10.2", "2.14.1", {}, "pinned"),
+        ("0.10.9", "2.11.3+cu130", {}, "lowest"),
+        (
+            "0.10.2",
+            "2.12.0",
+            {"flax": "0.12.0", "optax": "0.2.5"},
+            "pinned",
+        ),  # of equals, the newer
+        ("9.9", "9.9", {}, "newest"),
+        ("0.1.2", "2.1.3", {}, "newest"),  # 0.1 is not 0.11, and 2.1 not 2.11
+    ],
+)
+def test_of_other_versions_the_nearest_table_is_taken(
+    jax_version, torch_version, others, expected, monkeypatch
+):
+    found = {"flax": "0.12.99", "optax": "0.2.99", **others}
+    found |= {"jax": jax_version, "torch": torch_version}
+    monkeypatch.setattr(committed, "versions", lambda: found)
+    assert committed.nearest().name == expected
     assert not committed.is_of_installed(committed.nearest())
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        ("0.10.2", "trap"),
+        ("0.11", "agreement"),
+        ("0.11.0rc1", "agreement"),
+        ("0.9.99", "trap"),  # numbers, not texts
+        ("0.11.2", "agreement"),
+        ("1.0", "agreement"),
+    ],
+)
+def test_a_trap_that_ends_with_a_release_is_an_agreement_from_it_on(version, kind):
+    ending = trap("B01", "made for a test", "none", before="jax 0.11")(lambda: pair(a=1, b=1))
+    assert ending.kind_with({"jax": version, "torch": "9.9"}) == kind
+    assert ending.named == "made for a test (before jax 0.11)"
+
+
+def test_a_trap_that_has_ended_is_told_as_an_agreement():
+    both = {"torch": 1.0, "jax": 1.0, "mended": {"jax": 1.0}}
+    ending = replace(made(trap, **both), before="jax 0.10")
+    result = measured(ending)
+    assert (result.kind, result.verdict, result.remedy_holds) == ("agreement", "agree", True)
+    assert result.ok
+    assert "NOT as" not in text.line(result)
+    assert "mended" not in text.line(result)
+    said = text.shown(replace(traps.catalogue()["B01"], before="jax 0.10"), result)
+    assert "(before jax 0.10)" in said
+    assert "agreement: believed to be a trap, or one before a release" in said
+    assert not measured(replace(ending, before="jax 99")).ok  # its time is not over: it should part
+    assert not measured(replace(made(trap, **(both | {"jax": 2.0})), before="jax 0.10")).ok
+    lost = both | {"mended": {"jax": 2.0}}
+    assert not measured(replace(made(trap, **lost), before="jax 0.10")).ok
 
 
 # --- nothing outside matters, and all is put back

@@ -76,7 +76,7 @@ def absolute_at_zero(clues: Clues) -> Found | None:
 
 
 def clip_at_bound(clues: Clues) -> Found | None:
-    """clip′ at a bound: 1 in PyTorch's clamp, ½ in jnp.clip, 0 in lax.clamp."""
+    """clip′ at a bound: 1 in PyTorch's clamp, 0 from 2.14 on; ½ in jnp.clip, 0 in lax.clamp."""
     for pair in clues.main:
         parts = _parts(clues, pair)
         if parts is None:
@@ -84,12 +84,17 @@ def clip_at_bound(clues: Clues) -> Found | None:
         # A bound is met more than once, if only at each input set.
         bounds, times = np.unique(_at(clues.forward or (), parts), return_counts=True)
         right, wrong = _at(pair.right, parts), _at(pair.wrong, parts)
-        if times.min() < 2 or bounds.size > 2 or not bounds.any() or not right.any():
+        if times.min() < 2 or bounds.size > 2 or not bounds.any():
             continue
-        gone = not wrong.any()
-        if (gone or _halves(right, wrong)) and clues.support(r"clip|clamp|min|max"):
-            share = "0" if gone else "half or twice PyTorch's"
-            return Found(f"JAX's slope is {share} where the value is {bounds}, alone", 6)
+        if not clues.support(r"clip|clamp|tanh|min|max"):
+            continue
+        at = f"where the value is {bounds}, alone"
+        if not right.any():
+            if any(_upstream(clues, pair, parts, share) for share in (0.5, 1.0)):
+                return Found(f"PyTorch's slope is 0 {at}, JAX's is not", 6)
+        elif not wrong.any() or _halves(right, wrong):
+            share = "half or twice PyTorch's" if wrong.any() else "0"
+            return Found(f"JAX's slope is {share} {at}", 6)
     return None
 
 
