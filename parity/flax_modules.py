@@ -26,8 +26,8 @@ def linen_function(module: Any, layout: Layout | None) -> Callable[..., Any]:
     def call(params: Any = None, **inputs: Any) -> Any:
         template = jax.eval_shape(lambda: module.init(jax.random.key(0), **inputs))
         leaves = flax_leaves(template)
-        arrays = _laid_out(params or {}, layout)
-        _require_like(arrays, leaves, layout)
+        arrays = laid_out(params or {}, layout)
+        require_like(arrays, leaves, layout)
         try:
             return module.apply(flax_filled(arrays, template), **inputs)
         except InvalidRngError as error:
@@ -49,10 +49,10 @@ def nnx_function(module: Any, layout: Layout | None) -> Callable[..., Any]:
     needed = flax_leaves(nnx.state(module, nnx.Param))
 
     def call(params: Any = None, **inputs: Any) -> Any:
-        arrays = _laid_out(params or {}, layout)
+        arrays = laid_out(params or {}, layout)
         leaves = {path: leaf for path, leaf in own.items() if path in needed or path in arrays}
-        _require_like(arrays, leaves, layout)
-        cast = _cast_to([*arrays.values(), *sides.flat(inputs).values()])
+        require_like(arrays, leaves, layout)
+        cast = cast_to([*arrays.values(), *sides.flat(inputs).values()])
         filled = {path: arrays[path] if path in arrays else cast(own[path]) for path in own}
         merged = nnx.merge(graph, flax_filled(filled, state))
         outputs = merged(**inputs)
@@ -74,30 +74,33 @@ def nnx_params(module: Any, given: Any) -> Any:
     return nnx.to_pure_dict(given) if isinstance(given, nnx.State) else given
 
 
-def _laid_out(params: Any, layout: Layout | None) -> dict[str, Any]:
+def laid_out(params: Any, layout: Layout | None) -> dict[str, Any]:
     """The weights by Flax path, with Flax's axes."""
     if layout is None:
         return flax_leaves(params)
     return layout.traced(params)
 
 
-def _require_like(
-    arrays: Mapping[str, Any], leaves: Mapping[str, Any], layout: Layout | None
+def require_like(
+    arrays: Mapping[str, Any],
+    leaves: Mapping[str, Any],
+    layout: Layout | None,
+    where: str = "the Flax module",
 ) -> None:
     """Raises a `UsageError` unless the module has just these weights, of these shapes."""
     if layout is None:
         remedy = "give the variables that the module's init makes"
         require_names(arrays, [*leaves], "inputs['params']", remedy)
     else:
-        remedy = "say in rename= which Flax module each torch module is"
-        require_names(leaves, [*arrays], "the Flax module", remedy)
+        remedy = f"say in rename= which {where.removeprefix('the ')} each torch module is"
+        require_names(leaves, [*arrays], where, remedy)
     axes: dict[str, Any] = dict.fromkeys(arrays)
     axes |= {pair.flax: pair.axes for pair in (layout.pairs if layout else ())}
     shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
-    require_shapes(arrays, shapes, axes, "the Flax module")
+    require_shapes(arrays, shapes, axes, where)
 
 
-def _cast_to(given: list[Any]) -> Callable[[Any], Any]:
+def cast_to(given: list[Any]) -> Callable[[Any], Any]:
     """Casts floating arrays to the precision of those that were given."""
     import jax.numpy as jnp
 

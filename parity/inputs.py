@@ -65,7 +65,7 @@ class Inputs:
 
         def call(**tree: Any) -> dict[str, Any]:
             outputs = function(**_rebuilt(self._template, sides.flat(tree), rename))
-            return {_renamed(path, theirs): leaf for path, leaf in sides.flat(outputs).items()}
+            return {renamed(path, theirs): leaf for path, leaf in sides.flat(outputs).items()}
 
         return call
 
@@ -110,7 +110,7 @@ def _rebuilt(
     return None if tree is None else leaves[path]
 
 
-def _renamed(path: str, names: Mapping[str, str]) -> str:
+def renamed(path: str, names: Mapping[str, str]) -> str:
     """`path` with its longest beginning that has another name replaced by that."""
     parts = path.split("/")
     for end in range(len(parts), 0, -1):

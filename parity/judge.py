@@ -46,11 +46,27 @@ class Measured(Protocol):
         ...
 
 
+class Deciding(Protocol):
+    """What decides a discrete output of a reference: one array, and its rounding."""
+
+    @property
+    def exact(self) -> dict[str, np.ndarray]:
+        """The array in float64."""
+        ...
+
+    def bound(self, leaf: str, dtype: str) -> Bound:
+        """The rule's bound on it."""
+        ...
+
+
 class Judge:
     """Collects verdicts and mismatches of one stage."""
 
     def __init__(
-        self, stage: str, expect_nonfinite: Collection[str], decided_by: Mapping[str, Yardstick]
+        self,
+        stage: str,
+        expect_nonfinite: Collection[str],
+        decided_by: Mapping[str, Yardstick | Deciding],
     ) -> None:
         self.mismatches: list[Mismatch] = []
         self.verdicts: list[Verdict] = []

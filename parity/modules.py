@@ -1,7 +1,7 @@
 """Modules as plain callables, so that `parity.check` can take them.
 
 A module's weights are the input `params`: a torch module's by torch's names, in which its gradients
-are reported too. A Flax module beside it gets them by the map of `parity.convert`, inside what is
+are reported too. A Flax or Equinox module gets them by the map of `parity.convert`, inside what is
 traced, so that both sides are given, and differentiated in, the very same arrays.
 """
 
@@ -12,6 +12,14 @@ from typing import Any
 
 from parity import sides
 from parity.convert.layouts import Kinds, Names, layout
+from parity.convert.pairs import Layout
+from parity.convert.trees import flax_leaves
+from parity.equinox_modules import (
+    equinox_function,
+    equinox_params,
+    is_equinox,
+    require_no_hidden_module,
+)
 from parity.flax_modules import linen_function, nnx_function, nnx_params
 from parity.inputs import prefixes, require_known
 from parity.signatures import require_accepted
@@ -22,21 +30,34 @@ PARAMS = "params"
 
 
 def kind(side: Any) -> str:
-    """`"torch"`, `"linen"` or `"nnx"` for a module of these or its class, else nothing."""
+    """`"torch"`, `"linen"`, `"nnx"` or `"equinox"` for a module or its class, else nothing."""
     cls = side if inspect.isclass(side) else type(side)
     # A framework that nobody has imported has no modules here.
     for name, module in {"torch": "torch.nn", "linen": "flax.linen", "nnx": "flax.nnx"}.items():
         if (loaded := sys.modules.get(module)) and issubclass(cls, loaded.Module):
             return name
-    return ""
+    return "equinox" if is_equinox(side) else ""
+
+
+def gets_torch_weights(reference: Any, candidate: Any) -> bool:
+    """Whether the candidate is a module of JAX that is given the weights of a torch module."""
+    return kind(reference) == "torch" and kind(candidate) in ("linen", "nnx", "equinox")
+
+
+def takes_params(reference: Any, candidate: Any) -> bool:
+    """Whether the candidate is a module whose weights are the input `params`.
+
+    An Equinox module beside a PyTorch function is a function like any other: it has its own.
+    """
+    return kind(candidate) in ("linen", "nnx") or gets_torch_weights(reference, candidate)
 
 
 def require_sides(reference: Any, candidate: Any) -> None:
     """Raises a `UsageError` for a module on the wrong side, or the class or a method of one."""
-    wrong = {"reference": ("linen", "nnx"), "candidate": ("torch",)}
+    wrong = {"reference": ("linen", "nnx", "equinox"), "candidate": ("torch",)}
     accepted = {
         "reference": "a torch.nn.Module or a PyTorch callable",
-        "candidate": "a Flax module or a JAX callable",
+        "candidate": "a Flax module, an Equinox module or a JAX callable",
     }
     for role, side in {"reference": reference, "candidate": candidate}.items():
         if kind(side) and inspect.isclass(side):
@@ -50,6 +71,8 @@ def require_sides(reference: Any, candidate: Any) -> None:
                 f"{accepted[role]}: PyTorch is the reference, JAX the candidate"
             )
     _require_no_hidden_weights(reference)
+    if kind(reference) == "torch":
+        require_no_hidden_module(candidate)
 
 
 def _require_no_hidden_weights(reference: Any) -> None:
@@ -83,6 +106,20 @@ def with_params(reference: Any, candidate: Any, inputs: Mapping[str, Any]) -> di
     else:
         return given
     return {**given, PARAMS: params} if params else given
+
+
+def with_own_params(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs, with the weights of any module by its own names; Linen's are to be given.
+
+    Raises:
+        UsageError: They are needed and not there, or not those of the module.
+    """
+    params = None
+    if kind(module) == "torch":
+        params = torch_params(module, inputs.get(PARAMS))
+    elif kind(module) == "equinox" and PARAMS not in inputs:
+        params = equinox_params(module)
+    return {**inputs, PARAMS: params} if params else with_params(None, module, inputs)
 
 
 def held_buffers(reference: Any, inputs: Mapping[str, Any]) -> list[str]:
@@ -128,8 +165,8 @@ def divided(
         UsageError: An entry names nothing, or a Flax module's `__call__` has no such argument, or
             lacks one.
     """
-    is_flax = kind(candidate) in ("linen", "nnx")
-    if not (is_flax and kind(reference) == "torch"):
+    is_module = takes_params(reference, candidate)
+    if not gets_torch_weights(reference, candidate):
         own, modules = dict(rename), {}
         known = prefixes([*sides.flat(inputs), *outputs])
     else:
@@ -138,10 +175,10 @@ def divided(
         modules = {old.removeprefix("params/"): rename[old] for old in rename if old not in own}
         names = inputs.get(PARAMS, {})
         paths = (path for path in modules if path)  # the root is the empty path
-        require_known("rename", paths, [*known, *_modules_of(names)])
+        require_known("rename", paths, [*known, *modules_of(names)])
     require_known("rename", own, known)
-    theirs = {name: own.get(name, name) for name in inputs if not (is_flax and name == PARAMS)}
-    require_accepted("candidate", candidate.__call__ if is_flax else candidate, theirs)
+    theirs = {name: own.get(name, name) for name in inputs if not (is_module and name == PARAMS)}
+    require_accepted("candidate", candidate.__call__ if is_module else candidate, theirs)
     return own, modules
 
 
@@ -152,28 +189,42 @@ def candidate_function(
     names: Names,
     kinds: Kinds | None,
 ) -> Callable[..., Any]:
-    """A Flax module as a callable of `params` and what its `__call__` takes; a callable as it is.
+    """A JAX module as a callable of `params` and what its `__call__` takes; a callable as it is.
 
     `params` are torch's, by name, if the reference is a torch module, and else a tree like Flax's.
 
     Raises:
         UsageError: As `convert.layout`; or `kinds` is given where nothing is converted.
     """
-    is_flax = kind(candidate) in ("linen", "nnx")
-    if not (is_flax and kind(reference) == "torch") and kinds is not None:
+    if gets_torch_weights(reference, candidate):
+        return jax_function(candidate, layout_for(candidate, reference, params, names, kinds))
+    if kinds is not None:
         raise UsageError(
             f"kinds is {kinds!r}, accepted is None unless the reference is a torch module and the "
-            "candidate a Flax module: no weights are converted"
+            "candidate a Flax or Equinox module: no weights are converted"
         )
-    if not is_flax:
-        return candidate
-    found = None
-    if kind(reference) == "torch":
-        found = layout(reference, names=names, kinds=kinds, only=params)
-    make = linen_function if kind(candidate) == "linen" else nnx_function
-    return make(candidate, found)
+    return jax_function(candidate, None) if takes_params(reference, candidate) else candidate
 
 
-def _modules_of(names: Collection[str]) -> list[str]:
+def layout_for(
+    candidate: Any, source: Any, params: Collection[str], names: Names, kinds: Kinds | None
+) -> Layout:
+    """The map from torch's weights to a JAX module's; `source` is a torch module, or its tensors.
+
+    Raises:
+        UsageError: As `convert.layout`.
+    """
+    # What a Linen module has is known when it is called.
+    like = None if kind(candidate) == "linen" else flax_leaves(candidate)
+    return layout(source, names=names, kinds=kinds, only=params, like=like)
+
+
+def jax_function(module: Any, found: Layout | None) -> Callable[..., Any]:
+    """A module of JAX as a callable of `params`, torch's by a layout or its own, and its inputs."""
+    make = {"linen": linen_function, "nnx": nnx_function, "equinox": equinox_function}
+    return make[kind(module)](module, found)
+
+
+def modules_of(names: Collection[str]) -> list[str]:
     """The paths of the modules that these tensors are of, and their own; the root is left out."""
     return [path.replace("/", ".") for path in prefixes(n.replace(".", "/") for n in names)]

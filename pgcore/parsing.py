@@ -2,7 +2,7 @@
 
 import math
 
-from pgcore.errors import require
+from pgcore.errors import UsageError, require
 
 MAX_SEEDS = 10_000
 """More is taken for a slip of the keyboard."""
@@ -51,3 +51,21 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     require(num_seeds > 0, "seeds", text, "a range such as 0:50 (50 is left out) or a list, 4,8,15")
     require(num_seeds <= MAX_SEEDS, "seeds", text, f"at most {MAX_SEEDS:,} seeds")
     return tuple(seeds)
+
+
+def parse_pairs(field: str, text: str, example: str) -> dict[str, str]:
+    """Names with what each stands for.
+
+    >>> parse_pairs("names", "linear1=Dense_0,mu=actor/mu", "linear1=Dense_0")
+    {'linear1': 'Dense_0', 'mu': 'actor/mu'}
+
+    Raises:
+        UsageError: A part of `field` lacks its `=`, or a name is there twice.
+    """
+    pairs: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or name in pairs:
+            raise UsageError(f"{field} is {text!r}, accepted is {example},…, each name once")
+        pairs[name] = value
+    return pairs

@@ -8,7 +8,7 @@ import tyro
 
 from parity.convert.files import convert_file
 from parity.convert.layers import REGISTRY
-from pgcore.errors import UsageError
+from pgcore.parsing import parse_pairs
 
 KINDS_HELP = (
     "What the layers are: Linear if all are, or linear1=Linear,norm=LayerNorm,log_std=Parameter. "
@@ -39,25 +39,13 @@ class Convert:
 
     def run(self) -> int:
         """Converts, says what was written, and returns the exit code."""
-        names = None if self.names is None else _parse_pairs("names", self.names)
+        names = None if self.names is None else parse_pairs("names", self.names, "linear1=Dense_0")
         kinds = self.kinds
         if kinds is not None and "=" in kinds:
-            kinds = _parse_pairs("kinds", kinds)
+            kinds = parse_pairs("kinds", kinds, f"linear1={next(iter(REGISTRY))}")
         converted = convert_file(
             self.src, self.dst, to=self.to, names=names, kinds=kinds, force=self.force
         )
         print(f"{self.dst}: {converted.num_tensors} tensors in the layout of {converted.to}")
         print(converted.layout)
         return 0
-
-
-def _parse_pairs(field: str, text: str) -> dict[str, str]:
-    """`{"a": "b", "c": "d"}` of `a=b,c=d`."""
-    pairs: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, value = (word.strip() for word in part.partition("="))
-        if not equals or name in pairs:
-            example = f"linear1={next(iter(REGISTRY))}" if field == "kinds" else "linear1=Dense_0"
-            raise UsageError(f"{field} is {text!r}, accepted is {example},…, each name once")
-        pairs[name] = value
-    return pairs

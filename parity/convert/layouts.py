@@ -77,6 +77,20 @@ def layout(
     return Layout(pairs)
 
 
+def kinds_of(module: Any, only: Collection[str]) -> dict[str, str]:
+    """The kinds of the layers of a torch module that have these tensors, where the class tells."""
+    modules = dict(module.named_modules(remove_duplicate=False))
+    known = {path: kind for path, each in modules.items() if (kind := kind_of(each))}
+    found = {}
+    for tensor in only:
+        try:
+            owner = _owner(tensor, known, {}, modules).module
+        except UsageError:  # to be stated by whoever needs it
+            continue
+        found[owner] = known[owner]
+    return found
+
+
 def layout_of_flax(
     paths: Collection[str], *, names: Names | None = None, kinds: Kinds | None = None
 ) -> Layout:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from itertools import pairwise
 
-from parity.mutation.edits import Change, Code
+from parity.mutation.edits import Change, Code, Edit
 from parity.mutation.operators import literal, name_of, shifted
 
 PAIRS = (
@@ -126,7 +126,11 @@ def arguments(node: ast.AST, code: Code) -> Iterator[Change]:
 
 
 def calls(node: ast.AST, code: Code) -> Iterator[Change]:
-    """What is called is left out, and its argument is left; a statement is left out."""
+    """What is called is left out, and its argument is left; a statement is left out, or the `with`
+    around some.
+    """
+    if isinstance(node, ast.With | ast.AsyncWith):
+        yield from _without(node, code)
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.Await):
         yield Change(node, f"{_short(code.of(node))} is left out", code.replace(node, "pass"))
     if not isinstance(node, ast.Call) or any(isinstance(a, ast.Starred) for a in node.args):
@@ -142,6 +146,26 @@ def calls(node: ast.AST, code: Code) -> Iterator[Change]:
         if alone or name in DROPPED_WITH_MORE or (over_axis and len(node.args) == 1):
             left = code.replace(node, code.atom(node.args[0]))
             yield Change(node, f"{name} is left out", left)
+
+
+def _without(node: ast.With | ast.AsyncWith, code: Code) -> Iterator[Change]:
+    """A `with` loses one of its managers; of the last one an `if True` is left, which indents."""
+    last = node.items[-1].optional_vars or node.items[-1].context_expr
+    colon = code.end(last) + code.between(code.end(last), code.start(node.body[0])).index(":")
+    word = "with" if isinstance(node, ast.With) else "async with"
+    for lost in node.items:
+        if lost.optional_vars is not None:
+            continue  # without the name nothing would run
+        rest = [_item(each, code) for each in node.items if each is not lost]
+        header = f"{word} {', '.join(rest)}" if rest else "if True"
+        edits = (Edit(code.start(node), colon, header),)
+        yield Change(node, f"{word} {_short(code.of(lost.context_expr))} is left out", edits)
+
+
+def _item(item: ast.withitem, code: Code) -> str:
+    """A manager of a `with`, and the name that it is given."""
+    name = "" if item.optional_vars is None else f" as {code.of(item.optional_vars)}"
+    return f"{code.atom(item.context_expr)}{name}"
 
 
 def keywords(node: ast.AST, code: Code) -> Iterator[Change]:

@@ -1,6 +1,7 @@
 """The command `parity power -- pytest …`."""
 
 import json
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from parity.mutation.mutations import Mutation
 from parity.mutation.power import Power, first_run, remembered, save, tried
 from parity.mutation.processes import Processes
 from parity.mutation.report import as_json, as_text
-from parity.mutation.targets import sample, targets
+from parity.mutation.targets import require_there, sample, targets
+from pgcore.commands import Terminated, terminate
 from pgcore.errors import UsageError, is_real, require, require_seed
 from pgcore.files import write_atomically
 from pgcore.progress import Status, progress
@@ -54,8 +56,10 @@ class PowerCommand:
         kinds = chosen_kinds(self._kinds())
         self._require_usable()
         root, started = Path.cwd().resolve(), time.perf_counter()
+        require_there(self.of, root)
         processes = Processes(self.command)
         file = self.out / "power.json"
+        before = signal.signal(signal.SIGTERM, terminate)
         try:
             power = self._power(processes, file, root)
             found = targets(self.of, kinds, power.watched, root)
@@ -66,15 +70,18 @@ class PowerCommand:
                     "such a mistake to make; name one with --of"
                 )
             self._try_all(processes, power, found, root, file)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             processes.stop()
-            raise KeyboardInterrupt("interrupted; the same command goes on from here") from None
+            how = "terminated" if isinstance(stop, Terminated) else "interrupted"
+            raise type(stop)(f"{how}; the same command goes on from here") from None
+        finally:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         seconds = time.perf_counter() - started
         outcomes = [power.outcomes[mutation.id] for mutation in found]
         if self.json is not None:
             table = as_json(self.command, found, outcomes, seconds)
             write_atomically(self.json, (json.dumps(table, indent=1) + "\n").encode())
-        print(as_text(found, outcomes, seconds))
+        print(as_text(found, outcomes, seconds, power.scripts))
         return 0 if all(each["outcome"] in ("killed", "timed out") for each in outcomes) else 1
 
     def _power(self, processes: Processes, file: Path, root: Path) -> Power:

@@ -94,8 +94,8 @@ def constants(node: ast.AST, code: Code) -> Iterator[Change]:
 
 
 def off_by_one(node: ast.AST, code: Code) -> Iterator[Change]:
-    """A slice's bound left out or moved by one, the next index, a step fewer of a `range`, `<=`
-    for `<`.
+    """A slice's bound left out or moved by one, the next index, a step fewer of a `range` at its
+    end or its beginning, `<=` for `<`.
     """
     if isinstance(node, ast.Subscript):
         parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
@@ -105,7 +105,11 @@ def off_by_one(node: ast.AST, code: Code) -> Iterator[Change]:
                 yield from _sliced(part, code)
             elif isinstance(value, int) and not isinstance(value, bool):
                 yield _becomes(part, code, str(value - 1 if value < 0 else value + 1))
-    elif isinstance(node, ast.Call) and name_of(node) in ("range", "arange"):
+    elif isinstance(node, ast.Call) and name_of(node) in ("range", "arange", "fori_loop"):
+        if len(node.args) == 1 and not isinstance(node.args[0], ast.Starred):
+            stop = code.of(node.args[0])
+            begins_later = code.replace(node.args[0], f"1, {stop}")
+            yield Change(node, f"{name_of(node)}({stop}) begins at 1", begins_later)
         for place, argument in enumerate(node.args[:2]):
             last = place == len(node.args[:2]) - 1
             if isinstance(argument, ast.Starred):

@@ -19,7 +19,7 @@ from parity.mutation.targets import Watched
 from pgcore.errors import UsageError
 from pgcore.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 KILLED, TIMED_OUT, SURVIVED, NEVER_CALLED = "killed", "timed out", "survived", "never called"
 LEAST_SECONDS = 5.0
 """Before the clock stops a command, however short its first run was: machines are busy at times."""
@@ -34,6 +34,7 @@ class Power:
         seconds: How long it took on the right code.
         files: The digest of each of the user's files that it imported.
         called: (file, line) of each function that it called.
+        scripts: Those of the files that a Python of the command ran as a script.
         outcomes: By a mutant's id: `{"outcome": …, "seconds": …, "code": …, "said": …}`.
     """
 
@@ -41,13 +42,14 @@ class Power:
     seconds: float
     files: dict[str, str]
     called: list[tuple[str, int]]
+    scripts: list[str] = field(default_factory=list)
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def watched(self) -> Watched:
         """What the first run did."""
         called = frozenset((Path(path), line) for path, line in self.called)
-        return Watched(frozenset(map(Path, self.files)), called)
+        return Watched(frozenset(map(Path, self.files)), called, frozenset(map(Path, self.scripts)))
 
 
 def first_run(processes: Processes, command: Sequence[str], root: Path) -> Power:
@@ -70,7 +72,8 @@ def first_run(processes: Processes, command: Sequence[str], root: Path) -> Power
         )
     called = sorted((path, line) for what, path, line in ended.notes if what == "called")
     files = {path: _digest(path) for path in sorted(loaded) if Path(path).is_file()}
-    return Power(list(command), ended.seconds, files, called)
+    scripts = sorted({path for what, path, _ in ended.notes if what == "main"})
+    return Power(list(command), ended.seconds, files, called, scripts)
 
 
 def remembered(path: Path, command: Sequence[str]) -> tuple[Power | None, str]:
@@ -86,7 +89,14 @@ def remembered(path: Path, command: Sequence[str]) -> tuple[Power | None, str]:
         if table["format"] != FORMAT:
             raise ValueError(table["format"])
         called = [(each, line) for each, line in table["called"]]
-        power = Power(table["command"], table["seconds"], table["files"], called, table["outcomes"])
+        power = Power(
+            table["command"],
+            table["seconds"],
+            table["files"],
+            called,
+            table["scripts"],
+            table["outcomes"],
+        )
     except (ValueError, KeyError, TypeError, UnicodeDecodeError):
         raise UsageError(
             f"{path} is no file of parity power (of this version); name another folder with --out, "
@@ -123,7 +133,7 @@ def tried(
         if (path, mutation.definition_line) not in called:
             return {"outcome": NEVER_CALLED, "seconds": 0.0, "code": None, "said": ""}
         plan = {"file": str(path), "source": mutation.source}
-        seconds = max(LEAST_SECONDS, factor * power.seconds)
+        seconds = clock(power.seconds, factor)
         return outcome(processes.run(plan, first_failure=True, seconds=seconds))
 
     waiting = [mutation for mutation in found if mutation.id not in power.outcomes]
@@ -137,6 +147,15 @@ def tried(
                 future.cancel()
             if not all(future.done() for future in futures):
                 processes.stop()
+
+
+def clock(first_run: float, factor: float) -> float:
+    """The seconds after which a command that took `first_run` seconds on the right code is stopped.
+
+    >>> clock(0.5, 5), clock(20, 5), clock(20, 1.5)
+    (5.0, 100, 30.0)
+    """
+    return max(LEAST_SECONDS, factor * first_run)
 
 
 def outcome(ended: Ended) -> dict[str, Any]:

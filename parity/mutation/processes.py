@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 from pgcore.errors import UsageError
 
 STARTUP = Path(__file__).parent / "startup"
+WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
+"""Python's options that another word follows."""
 TAIL = 4_000
 """Characters of a command's output that are kept."""
 
@@ -40,7 +42,7 @@ class Processes:
     """Starts the command; `stop` ends all that run, for a person who does not want to wait."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._command = [program(command[0]), *command[1:]]
+        self._command = [program(command[0]), *by_import(command)]
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._stopped = False
@@ -95,6 +97,27 @@ class Processes:
         if self._stopped:
             raise KeyboardInterrupt
         return code, time.monotonic() - started
+
+
+def by_import(command: Sequence[str]) -> list[str]:
+    """A command's arguments; those of `python SCRIPT` with what runs the script by an import.
+
+    >>> by_import(["pytest", "-q"]), by_import(["python", "-m", "port"])
+    (['-q'], ['-m', 'port'])
+    >>> [Path(each).name for each in by_import(["python", "-X", "dev", "check.py", "-v"])]
+    ['-X', 'dev', 'parity_power_main.py', 'check.py', '-v']
+    """
+    arguments = list(command[1:])
+    if not Path(command[0]).name.startswith("python"):
+        return arguments
+    place = 0
+    while place < len(arguments) and arguments[place].startswith("-"):
+        if arguments[place] == "-" or arguments[place].startswith(("-m", "-c")):
+            return arguments  # standard input, a module, a text
+        place += 2 if arguments[place] in WITH_VALUE else 1
+    if place < len(arguments) and arguments[place].endswith(".py"):
+        arguments.insert(place, str(STARTUP / "parity_power_main.py"))
+    return arguments
 
 
 def program(name: str) -> str:

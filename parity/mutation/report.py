@@ -1,6 +1,7 @@
 """What `parity power` prints: a table by function and kind, then each survivor with its diff."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from parity.mutation.kinds import KINDS
@@ -10,7 +11,9 @@ from parity.mutation.power import KILLED, NEVER_CALLED, SURVIVED, TIMED_OUT, cou
 Outcomes = Sequence[Mapping[str, Any]]
 
 
-def as_text(found: Sequence[Mutation], outcomes: Outcomes, seconds: float) -> str:
+def as_text(
+    found: Sequence[Mutation], outcomes: Outcomes, seconds: float, scripts: Collection[str] = ()
+) -> str:
     """The table, the survivors, what was never called, and a line of totals."""
     pairs = list(zip(found, (each["outcome"] for each in outcomes), strict=True))
     lines = [*_table(pairs), ""]
@@ -20,6 +23,12 @@ def as_text(found: Sequence[Mutation], outcomes: Outcomes, seconds: float) -> st
             lines += [f"{title}, {mutation.kind}: {mutation.summary}", mutation.diff, ""]
     never = {f"{m.function} ({m.file})" for m, outcome in pairs if outcome == NEVER_CALLED}
     lines += [f"never called by the command: {name}" for name in sorted(never)]
+    run = {m.file for m, outcome in pairs if outcome == NEVER_CALLED and _is_among(m.file, scripts)}
+    lines += [
+        f"{file} was run as a script, past Python's imports: what is called in it is seen only if "
+        f"the command itself is python {file}, or imports it"
+        for file in sorted(run)
+    ]
     lines += [""] if never else []
     number = counts(outcomes)
     killed = number[KILLED] + number[TIMED_OUT]
@@ -27,6 +36,10 @@ def as_text(found: Sequence[Mutation], outcomes: Outcomes, seconds: float) -> st
     rest = "".join(f", {number[name]} {name}" for name in (SURVIVED, NEVER_CALLED) if number[name])
     lines.append(f"{killed} of {len(pairs)} mutants killed{clock}{rest}, in {seconds:.0f} s")
     return "\n".join(lines)
+
+
+def _is_among(file: str, scripts: Collection[str]) -> bool:
+    return any(Path(script).as_posix().endswith(f"/{file}") for script in scripts)
 
 
 def as_json(

@@ -28,7 +28,11 @@ def as_functions(
         UsageError: Two stages are different modules; a module is on the wrong side, lacks a weight
             or has one too many; `rename` or `kinds` names nothing.
     """
-    stages = [s for s in reference if modules.kind(reference[s]) or modules.kind(candidate[s])]
+    stages = [
+        s
+        for s in reference
+        if modules.kind(reference[s]) or modules.takes_params(reference[s], candidate[s])
+    ]
     for stage in stages:
         modules.require_sides(reference[stage], candidate[stage])
     _require_one(reference, stages, "reference")
@@ -49,7 +53,7 @@ def as_functions(
         theirs: Any = candidate[stage]
         if modules.kind(module):
             left[stage] = _taking(modules.reference_function(module), module.forward, {})
-        if modules.kind(theirs):
+        if modules.takes_params(module, theirs):
             params = given.get(PARAMS, _own(module))
             own = (names, kinds) if stage in both else ({}, None)
             function = modules.candidate_function(module, theirs, params, *own)

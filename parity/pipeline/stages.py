@@ -7,6 +7,7 @@ import numpy as np
 
 from parity import cases, sides
 from parity.arrays import outputs_of
+from parity.deciding import decided_by
 from parity.pipeline.feed import SIDES, Feed, Recorded, parameters
 from parity.tolerance import Comparison, Decider, Function
 from pgcore.errors import UsageError, unknown_choice
@@ -157,19 +158,9 @@ class Pass:
         call = self.feed.call("reference", function, names)
         scores = run_reference(f"decider of {stage}", sides.torch_values(call), arrays)
         found = {}
-        for leaf, output in outputs.items():
-            by = leaf if leaf in scores else "value"
-            if np.issubdtype(output.dtype, np.floating) or by not in scores:
-                continue
-            if scores[by].shape == output.shape or scores[by].shape[:-1] == output.shape:
-                side = sides.torch_values(_only(call, by))
-                found[leaf] = Decider(side, sides.torch_roundings(side))
-        if not found:
-            shapes = ", ".join(f"{leaf} {array.shape}" for leaf, array in outputs.items())
-            raise UsageError(
-                f"deciders[{stage!r}] gives {', '.join(str(s.shape) for s in scores.values())}, "
-                f"accepted is the shape of a discrete output, or one axis of scores more: {shapes}"
-            )
+        for leaf, by in decided_by(f"deciders[{stage!r}]", scores, outputs).items():
+            side = sides.torch_values(_only(call, by))
+            found[leaf] = Decider(side, sides.torch_roundings(side))
         return found
 
     def _nonfinite_of(self, stage: str, outputs: Mapping[str, np.ndarray]) -> list[str]:

@@ -8,6 +8,7 @@ import tyro
 
 from pgcore.errors import UsageError
 from pgcore.files import write_atomically
+from pgcore.parsing import parse_pairs
 
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 
@@ -26,6 +27,8 @@ class Diff:
     """Write the report as a page that needs no other file."""
     expect_nonfinite: Annotated[str | None, tyro.conf.arg(metavar="STAGE/OUTPUT,...")] = None
     """Outputs that may hold values which are not finite, in the same places on both sides."""
+    rename: Annotated[str | None, tyro.conf.arg(metavar="REFERENCE=CANDIDATE,...")] = None
+    """Inputs, outputs and stages that the candidate calls otherwise: obs=x,loss/total=sum."""
 
     def run(self) -> int:
         """Prints the report and returns the exit code: 1 if the two differ."""
@@ -33,7 +36,10 @@ class Diff:
 
         expected = [name.strip() for name in (self.expect_nonfinite or "").split(",")]
         report = compare(
-            self.reference, self.candidate, expect_nonfinite=[name for name in expected if name]
+            self.reference,
+            self.candidate,
+            rename={} if self.rename is None else parse_pairs("rename", self.rename, "obs=x"),
+            expect_nonfinite=[name for name in expected if name],
         )
         for file in (self.json, self.html):
             if file is None:

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from parity import cases
-from parity.recordings.judging import exactly, held
+from parity.convert.layouts import Kinds
+from parity.recordings.judging import EPSILON, exactly, held
 from parity.recordings.leaves import Leaf, paths
 from parity.recordings.live import Live
 from parity.recordings.recording import Recording, Stage
+from parity.recordings.renaming import in_our_names, renames
 from parity.recordings.surroundings import told_apart
 from parity.report import Report
 from parity.tape import Noise, NoiseTape
-from parity.tolerance import Comparison
+from parity.tolerance import SLACK, Comparison
 from pgcore.errors import UsageError, unknown_choice
 
 Side = str | Path | Recording
@@ -25,6 +27,8 @@ def compare(
     candidate: Side | Mapping[str, Callable[..., Any]],
     *,
     framework: str = "jax",
+    rename: Mapping[str, str] | None = None,
+    kinds: Kinds | None = None,
     expect_nonfinite: Collection[str] = (),
     name: str | None = None,
 ) -> Report:
@@ -38,24 +42,39 @@ def compare(
         reference: A file of `record`, or a `Recording`.
         candidate: The same, or functions by stage, which are run here on the recorded inputs.
         framework: What these functions compute in: `"jax"`, `"torch"` or `"numpy"`. JAX's are
-            jitted.
+            jitted. A Flax or Equinox module is one of JAX's.
+        rename: What the candidate calls an input, an output or a stage, by the reference's name or
+            path for it, as in `parity.check`: `{"obs": "x", "mu": "mean"}`. An output of one stage
+            alone is `"stage/output"`. If a function is a Flax or Equinox module and the reference
+            recorded a torch module, also which part of it a torch module is:
+            `{"body.0": "Dense_0"}`.
+        kinds: For such a module, the kind of what no class tells, as in `parity.convert`:
+            `{"log_std": "Parameter"}`.
         expect_nonfinite: Outputs, as `"stage/output"`, that may hold values which are not finite,
             in the same places.
         name: What the report calls it.
 
     Raises:
         UsageError: A file is unusable; a function is of no stage, does not take the stage's inputs
-            or gives another result each time; `expect_nonfinite` names what there is not.
+            or gives another result each time; `expect_nonfinite` or `rename` names what there is
+            not.
     """
     ours = _loaded("reference", reference)
     expected = _expected(ours, expect_nonfinite)
     if isinstance(candidate, Mapping):
-        live = Live(ours, candidate, framework)
+        live = Live(ours, candidate, framework, rename or {}, kinds)
         comparisons = [live.compare(stage, expected[stage.name]) for stage in ours.stages.values()]
         places = {stage: live.place(stage) for stage in ours.stages}
         notes, theirs = [], None
     else:
         theirs = _loaded("candidate", candidate)
+        if kinds is not None:
+            raise UsageError(
+                f"kinds is {kinds!r}, accepted is None where the candidate is a recording: "
+                "rec.call takes it"
+            )
+        names = renames(rename or {}, ours, with_modules=False)
+        theirs = in_our_names(theirs, names, ours)
         comparisons = [*_of_inputs(ours, theirs), *_of_stages(ours, theirs, expected)]
         places = {name: stage.place for name, stage in theirs.stages.items()}
         notes = told_apart(ours.surroundings, theirs.surroundings)
@@ -189,6 +208,19 @@ def _of_judging(ours: Recording, theirs: Recording | None) -> list[str]:
         notes.append(
             f"{', '.join(bare)}: recorded as arrays, so judged by the share of the largest value "
             "alone, which is stricter than what a recorded function's measured rounding allows"
+        )
+    coarse = [
+        f"{name}/{path} ({precision}, {SLACK * EPSILON[precision]:.3g})"
+        for name, stage in ours.stages.items()
+        for path, output in stage.outputs.items()
+        for precision, leaf in output.runs.items()
+        if precision in ("bfloat16", "float16") and leaf.is_floating
+    ]
+    if coarse:
+        notes.append(
+            f"{', '.join(coarse)}: arrays of 16 bits, of which anything passes that is within this "
+            "share of the largest value; recorded in float32, or as a function, they are judged "
+            "far more closely"
         )
     for name, stage in ours.stages.items() if theirs is not None else ():
         other = theirs.stages.get(name) if theirs else None

@@ -10,7 +10,7 @@ from parity.arrays import largest_magnitude, same_nonfinite
 from parity.cases import joined, unlike
 from parity.judge import Judge
 from parity.recordings.leaves import Leaf
-from parity.recordings.recording import Output, Stage
+from parity.recordings.recording import Decided, Output, Stage
 from parity.tolerance import GATE, SLACK, Comparison, Mismatch, Verdict
 from parity.yardstick import Bound
 
@@ -35,8 +35,7 @@ class Recorded:
 
     def scale_bound(self, leaf: str, dtype: str) -> Bound:
         """The share of max|ref| that is allowed to any array."""
-        share = GATE if dtype == "float64" else SLACK * EPSILON[dtype]
-        return Bound(share * largest_magnitude(self.exact[leaf]), "scale")
+        return share(self.exact[leaf], dtype)
 
     def bound(self, leaf: str, dtype: str, enough: float = math.inf) -> Bound:
         """What was measured; without that the share alone."""
@@ -51,13 +50,34 @@ class Recorded:
         return ties.at & (found >= ties.low - bound) & (found <= ties.high + bound)
 
 
+class RecordedScores:
+    """What decided a discrete output, with what was allowed to it."""
+
+    def __init__(self, decided: Decided) -> None:
+        self.exact = {"scores": decided.scores}
+        self._bounds = decided.bounds
+
+    def bound(self, leaf: str, dtype: str) -> Bound:
+        """As `Yardstick.bound`; nothing where this precision was not recorded."""
+        return self._bounds.get(dtype, Bound(0.0, "exact"))
+
+
+def share(array: np.ndarray, dtype: str) -> Bound:
+    """The share of max|ref| that is allowed to any array of a precision."""
+    part = GATE if dtype == "float64" else SLACK * EPSILON[dtype]
+    return Bound(part * largest_magnitude(array), "scale")
+
+
 def held(reference: Stage, candidate: Stage, expect_nonfinite: Collection[str]) -> Comparison:
     """Judges a candidate's stage in each precision that both have.
 
     `expect_nonfinite` are outputs by path.
     """
-    judge = Judge(reference.name, expect_nonfinite, {})
     ours, theirs = reference.outputs, candidate.outputs
+    decided_by = {
+        path: RecordedScores(output.decided) for path, output in ours.items() if output.decided
+    }
+    judge = Judge(reference.name, expect_nonfinite, decided_by)
     apart: list[Comparison] = []
     pairs: list[tuple[str, str, Leaf]] = []
     for path in {**ours, **theirs}:

@@ -4,11 +4,14 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from parity import cases
+from parity.convert.layouts import Kinds
 from parity.locate.places import Location
+from parity.modules import kind
+from parity.recordings.functions import Asked, runner, taken, written
 from parity.recordings.judging import held
-from parity.recordings.recorder import taken, written
 from parity.recordings.recording import Recording, Stage
-from parity.recordings.running import PRECISIONS, Runner, runner
+from parity.recordings.renaming import Renames, renames
+from parity.recordings.running import PRECISIONS, Runner
 from parity.signatures import called
 from parity.tolerance import Comparison
 from pgcore.errors import UsageError, unknown_choice
@@ -18,17 +21,32 @@ class Live:
     """The candidate's functions, by the stage that each is held against.
 
     Raises:
-        UsageError: A function is of no stage, or is none.
+        UsageError: A function is of no stage, or is none; an entry of `rename` names nothing; or
+            `kinds` is given and no module of JAX is among the functions.
     """
 
     def __init__(
-        self, ours: Recording, functions: Mapping[str, Callable[..., Any]], framework: str
+        self,
+        ours: Recording,
+        functions: Mapping[str, Callable[..., Any]],
+        framework: str,
+        rename: Mapping[str, str],
+        kinds: Kinds | None,
     ) -> None:
         self._ours = ours
-        self._functions = functions
         self._framework = framework
+        of_jax = [f for f in functions.values() if kind(f) in ("linen", "nnx", "equinox")]
+        self._renames: Renames = renames(rename, ours, with_modules=bool(of_jax))
+        if kinds is not None and not of_jax:
+            raise UsageError(
+                f"kinds is {kinds!r}, accepted is None unless a function is a Flax or Equinox "
+                "module: no weights are converted"
+            )
+        self._kinds = kinds
+        back = {new: old for old, new in self._renames.stages.items()}
+        self._functions = {back.get(name, name): each for name, each in functions.items()}
         known = [stage.function for stage in ours.stages.values()]
-        for name in functions:
+        for name in self._functions:
             if name not in known:
                 raise unknown_choice("candidate's stage", name, dict.fromkeys(known))
 
@@ -51,8 +69,10 @@ class Live:
 
     def _runner(self, stage: Stage, function: Callable[..., Any]) -> Runner:
         inputs, is_bare = stage.inputs, stage.inputs is None
+        named = self._renames
+        own = {old: new.rpartition("/")[2] for old, new in named.inputs.items()}
         if inputs is None:
-            inputs = taken(function, self._ours.inputs)
+            inputs = taken(function, self._ours.inputs, own)
             if not inputs:
                 raise UsageError(
                     f"stage {stage.name!r} was recorded as arrays, and the recording has no inputs "
@@ -61,7 +81,16 @@ class Live:
                 )
         role = f"candidate's function of stage {stage.name!r}"
         place = written(function) or Location("", 0, called(function))
-        return runner(function, inputs, self._framework, place, role, rounded=not is_bare)
+        asked = Asked(own | named.of_outputs(stage.function), rounded=not is_bare)
+        if stage.kinds is not None and kind(function) in ("linen", "nnx", "equinox"):
+            asked = asked._replace(names=named.modules, kinds=self._kinds_of(stage))
+        return runner(function, inputs, self._framework, place, role, asked)
+
+    def _kinds_of(self, stage: Stage) -> Kinds:
+        """What was recorded of a torch module, and what is stated."""
+        if isinstance(self._kinds, str):
+            return self._kinds
+        return {**(stage.kinds or {}), **(self._kinds or {})}
 
 
 def _run(run: Runner, stage: Stage) -> Stage:

@@ -1,7 +1,5 @@
 """`record`: what a side computes, written to a file as it ends well."""
 
-import inspect
-import linecache
 import sys
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -10,14 +8,18 @@ from typing import Any, Self
 
 import numpy as np
 
+from parity.convert.layouts import Kinds, Names
+from parity.deciding import decided_by
 from parity.locate.places import Location
+from parity.recordings.functions import Asked, place, runner, taken, written
+from parity.recordings.judging import share
 from parity.recordings.leaves import children_of, leaf_of, paths
-from parity.recordings.recording import GRADIENT, Output, Recording, Stage
-from parity.recordings.running import PRECISIONS, runner
+from parity.recordings.recording import GRADIENT, Decided, Output, Recording, Stage
+from parity.recordings.running import PRECISIONS
 from parity.recordings.schema import to_bytes
 from parity.recordings.surroundings import surroundings
 from parity.tape import Noise, NoiseTape
-from pgcore.errors import UsageError, require
+from pgcore.errors import UsageError, require, unknown_choice
 from pgcore.files import write_atomically
 
 RESERVED = ("inputs", "noise")
@@ -143,6 +145,43 @@ class Recorder:
             _caller(),
         )
 
+    def decided(self, stage: str, scores: Any = None, /, **by_output: Any) -> None:
+        """What decided the discrete outputs of a stage of bare arrays.
+
+        Where two choices are as near as the share of the largest score that is allowed in the
+        scores' precision, a candidate may have the other one.
+
+        Args:
+            stage: A stage that `stage` has recorded.
+            scores: Of its lone discrete output: the scores whose largest wins, on one axis more
+                than it has, or the distance to a threshold.
+            by_output: The same by output.
+
+        Raises:
+            UsageError: There is no such stage, or the scores fit no discrete output of it.
+        """
+        self._require_open()
+        if stage not in self._stages:
+            raise unknown_choice("stage", stage, self._stages)
+        found, field = self._stages[stage], f"what decided stage {stage!r}"
+        bare = "one of rec.stage; rec.call takes a decider"
+        require(found.framework is None, "stage", stage, bare)
+        one_way = (scores is None) != (not by_output)
+        require(one_way, field, "given by position and by keyword", "one of the two")
+        given = {path: leaf_of(field, x) for path, x in (by_output or {"value": scores}).items()}
+        arrays = {path: next(iter(o.runs.values())).array for path, o in found.outputs.items()}
+        pairs = decided_by(field, {path: leaf.array for path, leaf in given.items()}, arrays)
+        for path in given:
+            if by_output and path not in pairs:
+                raise unknown_choice(f"{field}: the output", path, pairs)
+        outputs = dict(found.outputs)
+        for path, by in pairs.items():
+            leaf, output = given[by], outputs[path]
+            bound = share(leaf.array, leaf.dtype)
+            bounds = dict.fromkeys(output.runs, bound)
+            outputs[path] = output._replace(decided=Decided(leaf.array, bounds))
+        self._stages[stage] = found._replace(outputs=outputs)
+
     def call(
         self,
         name: str,
@@ -151,6 +190,9 @@ class Recorder:
         *,
         framework: str = "torch",
         wrt: Collection[str] | None = None,
+        decider: Callable[..., Any] | None = None,
+        names: Names | None = None,
+        kinds: Kinds | None = None,
     ) -> None:
         """Runs a function in float64 and in float32, and measures what rounding is worth to it.
 
@@ -159,12 +201,20 @@ class Recorder:
 
         Args:
             name: The stage. With `wrt`, its gradient is the stage `"{name} gradient"`.
-            function: It takes its inputs by keyword. A `torch.nn.Module` has its weights as the
-                input `params`.
+            function: It takes its inputs by keyword. The weights of a module are its input
+                `params`: a torch module's own where none are given, by torch's names; NNX's and
+                Equinox's own likewise, by theirs; Linen's are to be given.
             inputs: By default those of the recording that the function takes.
             framework: `"torch"`, `"jax"` or `"numpy"`. All three respond to nudged inputs and
                 have a float32 run; operations can be rounded otherwise in torch alone.
             wrt: Inputs in which the gradient is recorded too, as in `parity.check`.
+            decider: A function of these inputs, in the same framework, that gives what a discrete
+                output is decided by: the scores whose largest wins, or the distance to a threshold.
+                Where rounding may decide, a candidate may have the other choice.
+            names: Of a Flax or Equinox module whose `params` are a torch module's, by torch's
+                names: torch module paths to its own, as in `parity.convert`.
+            kinds: Of the same, the kinds of its layers, `{"body.0": "Linear"}`, or one for all;
+                `Recording.stages[name].kinds` has those of a torch module that was recorded.
 
         Raises:
             UsageError: There is such a stage, the function does not take these inputs or gives
@@ -177,8 +227,14 @@ class Recorder:
         elif not isinstance(inputs, dict):
             raise UsageError(f"inputs of stage {name!r} is {inputs!r}, accepted is a dict by name")
         inputs = {key: _copied(value, key, {}) for key, value in inputs.items()}
-        run = runner(function, inputs, framework, written(function) or _caller(), role)
+        written_at = written(function) or _caller()
+        asked = Asked(names=names, kinds=kinds)
+        run = runner(function, inputs, framework, written_at, role, asked)
         found = [run.values(name, measured=True)]
+        if decider is not None:
+            given = taken(decider, {**self._inputs, **run.given.tree})
+            by = runner(decider, given, framework, written_at, f"decider of stage {name!r}")
+            found = [by.deciding(found[0])]
         if wrt is not None:
             self._require_open(f"{name}{GRADIENT}")
             moving = run.given.differentiated(wrt, ())
@@ -195,17 +251,6 @@ class Recorder:
             require(is_name, "stage", stage, f"a name other than {' and '.join(RESERVED)}")
             accepted = "a name that no stage has yet, such as 'update 1, loss'"
             require(stage not in self._stages, "stage", stage, accepted)
-
-
-def taken(function: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
-    """Those of the inputs that a function takes by name, all if it can't be read."""
-    try:
-        signature = inspect.signature(getattr(function, "forward", function))
-    except (TypeError, ValueError):
-        return inputs
-    if any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values()):
-        return inputs
-    return {name: value for name, value in inputs.items() if name in signature.parameters}
 
 
 def _copied(tree: Any, path: str, dtypes: dict[str, str]) -> Any:
@@ -229,19 +274,4 @@ def _caller() -> Location:
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_globals["__name__"].startswith(__package__):
         frame = frame.f_back
-    return _place(frame.f_code.co_filename, frame.f_lineno)
-
-
-def written(function: Any) -> Location | None:
-    """The line at which a function, or a module's `forward`, is defined."""
-    inner = inspect.unwrap(getattr(function, "forward", function))
-    code = getattr(inner, "__code__", None)
-    return None if code is None else _place(code.co_filename, code.co_firstlineno)
-
-
-def _place(file: str, line: int) -> Location:
-    """Without what only this machine has: a path from the working folder, or the name alone."""
-    code = linecache.getline(file, line).strip()
-    path = Path(file)
-    inside = path.is_relative_to(Path.cwd())
-    return Location(str(path.relative_to(Path.cwd())) if inside else path.name, line, code)
+    return place(frame.f_code.co_filename, frame.f_lineno)

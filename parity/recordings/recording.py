@@ -21,6 +21,19 @@ class Ties(NamedTuple):
     high: np.ndarray
 
 
+class Decided(NamedTuple):
+    """What a discrete output was decided by in the reference.
+
+    Attributes:
+        scores: Of the output's shape and a last axis more, of which the largest wins; or of its
+            shape, the distance to a threshold.
+        bounds: What the rule allows to them, by precision.
+    """
+
+    scores: np.ndarray
+    bounds: Mapping[str, Bound]
+
+
 class Output(NamedTuple):
     """One output array of a stage.
 
@@ -28,11 +41,13 @@ class Output(NamedTuple):
         runs: What came out, by the precision of the run: both of a function, one of a bare array.
         bounds: What the rule allows in each precision, where it was measured.
         ties: Entries that may be one or the other in float64, if there are any.
+        decided: Of a discrete output, what decided it, if that was recorded.
     """
 
     runs: dict[str, Leaf]
     bounds: Mapping[str, Bound] = MappingProxyType({})
     ties: Ties | None = None
+    decided: Decided | None = None
 
 
 class Stage(NamedTuple):
@@ -47,6 +62,8 @@ class Stage(NamedTuple):
         cotangents: Of a gradient, the weight of each output.
         wrt: Of a gradient, the inputs that it is taken in, by path.
         notes: What a reader should know.
+        kinds: Of a module with weights by torch's names, the kinds of its layers that are known,
+            as in `parity.convert`.
     """
 
     name: str
@@ -57,6 +74,7 @@ class Stage(NamedTuple):
     cotangents: dict[str, np.ndarray] | None = None
     wrt: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    kinds: Mapping[str, str] | None = None
 
     @property
     def function(self) -> str:
@@ -141,5 +159,8 @@ def _of_stage(stage: Stage) -> list[str]:
         allowed = ", ".join(
             f"{bound.value:.2g} in {precision}" for precision, bound in output.bounds.items()
         )
-        lines.append(f"  {path}: {runs}{f'; allowed {allowed}' if allowed else ''}")
+        line = f"  {path}: {runs}{f'; allowed {allowed}' if allowed else ''}"
+        if output.decided is not None:
+            line += f"; decided by scores {list(output.decided.scores.shape)}"
+        lines.append(line)
     return lines

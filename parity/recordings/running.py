@@ -1,20 +1,20 @@
 """A function run in both precisions, and what rounding is worth to it."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from parity import cases, modules, sides
+from parity import cases, sides
 from parity.arrays import cast, entries_that_stay, is_floating
+from parity.deciding import decided_by
 from parity.inputs import Inputs
 from parity.locate.places import Location
-from parity.recordings.leaves import leaf_of, paths
-from parity.recordings.recording import GRADIENT, Output, Stage, Ties
+from parity.recordings.leaves import leaf_of
+from parity.recordings.recording import GRADIENT, Decided, Output, Stage, Ties
 from parity.repeats import repeatable
-from parity.signatures import require_accepted, require_callable
 from parity.tolerance import Function, Yardstick
-from pgcore.errors import UsageError, require, unknown_choice
+from pgcore.errors import UsageError, require
 
 Framework = Literal["torch", "jax", "numpy"]
 """What a function computes in."""
@@ -31,6 +31,7 @@ class Runner(NamedTuple):
         called: What errors call it.
         place: Where it is written.
         notes: What a reader should know.
+        kinds: As those of a `Stage`.
     """
 
     framework: Framework
@@ -39,10 +40,11 @@ class Runner(NamedTuple):
     called: str
     place: Location
     notes: tuple[str, ...] = ()
+    kinds: Mapping[str, str] | None = None
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The inputs as the function gets them in either precision: float32 holds them all."""
+        """The inputs in either precision: float32 holds them all."""
         return self.given.call(dict)(**sides.nested(cast(self.given.arrays, np.float32)))
 
     def values(
@@ -53,6 +55,33 @@ class Runner(NamedTuple):
         Raises:
             UsageError: It gives another result each time, or what is no array.
         """
+        outputs = _outputs(name, self._of_values(name), precisions, measured=measured)
+        return Stage(
+            name,
+            outputs,
+            self.place,
+            self.framework,
+            self.inputs,
+            notes=self.notes,
+            kinds=self.kinds,
+        )
+
+    def deciding(self, values: Stage) -> Stage:
+        """A stage with what decided its discrete outputs, which is what this function gives.
+
+        Raises:
+            UsageError: It gives another result each time, or nothing that could have decided one.
+        """
+        field = f"decider of stage {values.name!r}"
+        yardstick = self._of_values(values.name)
+        exact = {path: output.runs["float64"].array for path, output in values.outputs.items()}
+        outputs = dict(values.outputs)
+        for path, by in decided_by(field, yardstick.exact, exact).items():
+            bounds = {precision: yardstick.bound(by, precision) for precision in PRECISIONS}
+            outputs[path] = outputs[path]._replace(decided=Decided(yardstick.exact[by], bounds))
+        return values._replace(outputs=outputs)
+
+    def _of_values(self, name: str) -> Yardstick:
         if self.framework == "torch":
             side = sides.torch_values(self.call)
         elif self.framework == "jax":
@@ -61,9 +90,7 @@ class Runner(NamedTuple):
             side = cases.numpy_side(self.call)
         side = repeatable(side, f"{self.called} of stage {name!r}")
         sensitivity = sides.torch_sensitivity(self.call) if self.framework == "torch" else None
-        yardstick = self._yardstick(side, self.given.arrays, sensitivity)
-        outputs = _outputs(name, yardstick, precisions, measured=measured)
-        return Stage(name, outputs, self.place, self.framework, self.inputs, notes=self.notes)
+        return self._yardstick(side, self.given.arrays, sensitivity)
 
     def cotangents(self, values: Stage) -> dict[str, np.ndarray]:
         """The weights of the outputs in a gradient, for those that have one."""
@@ -109,6 +136,7 @@ class Runner(NamedTuple):
             dict(weights),
             tuple(wrt),
             self.notes,
+            self.kinds,
         )
 
     def _yardstick(
@@ -121,42 +149,6 @@ class Runner(NamedTuple):
         }
         roundings = sides.torch_roundings(side) if self.framework == "torch" else None
         return Yardstick(side, arrays, still, sensitivity, roundings)
-
-
-def runner(
-    function: Callable[..., Any],
-    inputs: Mapping[str, Any],
-    framework: str,
-    place: Location,
-    role: str,
-    *,
-    rounded: bool = True,
-) -> Runner:
-    """Checks a function and what it is to be given; `rounded` to float32, or as it is.
-
-    Raises:
-        UsageError: The framework is unknown, the function can't be called with these inputs by
-            name, or none of them is a floating array.
-    """
-    if framework not in get_args(Framework):
-        raise unknown_choice("framework", framework, get_args(Framework))
-    require_callable(role, function)
-    kind = modules.kind(function)
-    if kind and (kind != "torch" or framework != "torch"):
-        accepted = "a function of its inputs, the weights among them, or a torch.nn.Module in torch"
-        raise UsageError(
-            f"{role} is a {kind} module to be run in {framework}, accepted is {accepted}"
-        )
-    inputs = modules.with_params(function, None, inputs)
-    as_called = modules.reference_function(function)
-    require_accepted(role, as_called, [*inputs])
-    given = Inputs(inputs)
-    if not rounded:
-        as_given = {path: leaf for path, leaf in paths(inputs, role).items() if is_floating(leaf)}
-        given.arrays |= cast(as_given, np.float64)
-        given.notes.clear()
-    notes = (*given.notes, *modules.notes(function, inputs))
-    return Runner(framework, given, given.call(as_called), role, place, notes)  # pyright: ignore[reportArgumentType]
 
 
 def _outputs(

@@ -8,7 +8,7 @@ import numpy as np
 
 from parity.locate.places import Location
 from parity.recordings.leaves import Leaf, children_of
-from parity.recordings.recording import Output, Recording, Stage, Ties
+from parity.recordings.recording import Decided, Output, Recording, Stage, Ties
 from parity.recordings.sealed import sealed, unsealed
 from parity.tape import Noise, NoiseTape
 from parity.yardstick import Bound
@@ -101,6 +101,7 @@ def _plain_stage(name: str, stage: Stage, arrays: _Arrays) -> dict[str, Any]:
         },
         "wrt": None if stage.wrt is None else [*stage.wrt],
         "notes": [*stage.notes],
+        "kinds": None if stage.kinds is None else dict(stage.kinds),
     }
 
 
@@ -114,16 +115,24 @@ def _plain_output(name: str, path: str, output: Output, arrays: _Arrays) -> dict
             }
             for precision, leaf in output.runs.items()
         },
-        "bounds": {
-            precision: [bound.value.hex(), bound.term] for precision, bound in output.bounds.items()
-        },
+        "bounds": _plain_bounds(output.bounds),
         "ties": None
         if output.ties is None
         else {
             part: arrays.add_plain(f"{name}, {part}", array)
             for part, array in output.ties._asdict().items()
         },
+        "decided": None
+        if output.decided is None
+        else {
+            "scores": arrays.add_plain(f"{name}, scores", output.decided.scores),
+            "bounds": _plain_bounds(output.decided.bounds),
+        },
     }
+
+
+def _plain_bounds(bounds: Mapping[str, Bound]) -> dict[str, list[str]]:
+    return {precision: [bound.value.hex(), bound.term] for precision, bound in bounds.items()}
 
 
 # --- from a file ---------------------------------------------------------------------------------
@@ -198,6 +207,7 @@ def _noise(
 def _stage(plain: dict[str, Any], leaves: dict[str, Leaf]) -> Stage:
     file, line, code = plain["place"]
     inputs, weights, wrt = plain["inputs"], plain["cotangents"], plain["wrt"]
+    kinds = plain["kinds"]
     return Stage(
         str(plain["name"]),
         {str(each["path"]): _output(each, leaves) for each in plain["outputs"]},
@@ -209,19 +219,27 @@ def _stage(plain: dict[str, Any], leaves: dict[str, Leaf]) -> Stage:
         else {leaf: leaves[stored].array for leaf, stored in weights.items()},
         None if wrt is None else tuple(map(str, wrt)),
         tuple(map(str, plain["notes"])),
+        None if kinds is None else {str(path): str(kind) for path, kind in kinds.items()},
     )
 
 
 def _output(plain: dict[str, Any], leaves: dict[str, Leaf]) -> Output:
-    ties = plain["ties"]
+    ties, decided = plain["ties"], plain["decided"]
     return Output(
         {
             precision: leaves[run["array"]]._replace(is_number=bool(run["is_number"]))
             for precision, run in plain["runs"].items()
         },
-        {
-            precision: Bound(float.fromhex(value), str(term))
-            for precision, (value, term) in plain["bounds"].items()
-        },
+        _bounds(plain["bounds"]),
         None if ties is None else Ties(**{k: leaves[stored].array for k, stored in ties.items()}),
+        None
+        if decided is None
+        else Decided(leaves[decided["scores"]].array, _bounds(decided["bounds"])),
     )
+
+
+def _bounds(plain: dict[str, Any]) -> dict[str, Bound]:
+    return {
+        precision: Bound(float.fromhex(value), str(term))
+        for precision, (value, term) in plain.items()
+    }

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 import parity
 from parity.mutation import KINDS
@@ -71,7 +72,14 @@ def variants(expression: str, kind: str) -> set[str]:
         ("off-by-one", "x[1:]", {"x[:]", "x[2:]"}),
         ("off-by-one", "x[:-1]", {"x[:]", "x[:-2]"}),
         ("off-by-one", "x[0]", {"x[1]"}),
-        ("off-by-one", "range(n)", {"range(n - 1)"}),
+        ("off-by-one", "range(n)", {"range(n - 1)", "range(1, n)"}),
+        ("off-by-one", "range(a, b, 2)", {"range(a + 1, b, 2)", "range(a, b - 1, 2)"}),
+        ("off-by-one", "range(*a)", set()),
+        (
+            "off-by-one",
+            "fori_loop(0, n, f, x)",
+            {"fori_loop(1, n, f, x)", "fori_loop(0, n - 1, f, x)"},
+        ),
         ("off-by-one", "a <= b", {"a < b"}),
         ("branches", "a if c else b", {"a if True else b", "a if False else b"}),
         ("branches", "where(c, a, b)", {"where(c, b, a)", "where(c, a, a)", "where(c, b, b)"}),
@@ -85,6 +93,43 @@ def test_a_kind_makes_what_it_says_and_nothing_else(kind, expression, expected):
         return {ast.dump(ast.parse(line)) for line in lines}
 
     assert plain(variants(expression, kind)) == plain(expected)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("with torch.no_grad():", {"if True:"}),
+        ("with (no_grad()):  # why: so", {"if True:  # why: so"}),
+        ("with a(), b(1) as x, c:", {"with b(1) as x, c:", "with a(), b(1) as x:"}),
+        ("with (\n        a as y,\n        b,\n    ):", {"with a as y:"}),
+        ("with f(p) as file:", set()),
+    ],
+)
+def test_a_with_is_left_out_unless_its_name_is_needed(header, expected):
+    text = f"def f(p):\n    {header}\n        x = 1\n        g = 2\n    return x\n"
+    made = {each.source for each in mutations(text, "f.py", ["calls"])}
+    assert made == {text.replace(header, other) for other in expected}
+
+
+def test_an_async_with_stays_one():
+    text = "async def f(p):\n    async with a, b:\n        x = 1\n"
+    made = {each.source.splitlines()[1].strip() for each in mutations(text, "f.py", ["calls"])}
+    assert made == {"async with a:", "async with b:"}
+
+
+def test_what_no_grad_held_back_is_differentiated_without_it():
+    mutants = parity.mutate(frozen, kinds=["calls"])
+    (mutant,) = (each for each in mutants if "no_grad" in each.summary)
+    assert mutant.summary == "with torch.no_grad() is left out"
+    x = torch.ones(1, requires_grad=True)
+    assert frozen(x).requires_grad is False
+    assert mutant(x).requires_grad is True
+
+
+def frozen(x):
+    with torch.no_grad():
+        doubled = 2 * x
+    return doubled
 
 
 def test_a_statement_is_left_out():

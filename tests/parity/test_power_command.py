@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from parity.cli import main
+from parity.mutation.mutations import mutations
+from parity.mutation.power import Power, clock, tried
+from parity.mutation.processes import Ended
 
 ROOT = Path(__file__).parent.parent.parent
 RETURNS = """
@@ -132,14 +135,34 @@ def test_by_default_what_is_called_outside_of_tests_is_mutated(project, capsys):
     assert "2 of them known from an earlier run" in said
 
 
+@pytest.fixture
+def listens():
+    """Lets children hear SIGINT: in a shell's background job it is ignored, which is inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def is_alive(pid):
+    """Whether a process runs; one that has ended and that nobody has asked about does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 NOTED = """
-import time
+import os, subprocess, time
 from pathlib import Path
 def note():
     with Path("log").open("a") as log:
         log.write("run\\n")
 note()
-while Path("hold").exists() and len(Path("log").read_text().splitlines()) > 4:
+holds = Path("hold").exists() and len(Path("log").read_text().splitlines()) > 4
+if holds:
+    Path("child").write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+    os.rename("child", "waits")
+while holds and Path("hold").exists():
     time.sleep(0.02)
 {check}
 note()
@@ -147,7 +170,9 @@ note()
 """Of the right code two lines, of a mutant that is killed one; the third mutant waits."""
 
 
-def test_another_run_goes_on_where_one_was_interrupted(project):
+@pytest.mark.usefixtures("listens")
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_another_run_goes_on_where_one_was_interrupted(project, sent, code):
     log, hold = project / "log", project / "hold"
     hold.touch()
     (project / "check.py").write_text(NOTED.format(check=STRONG), "utf-8")
@@ -158,15 +183,19 @@ def test_another_run_goes_on_where_one_was_interrupted(project):
     )
     file = project / "parity-power" / "power.json"
     until = time.monotonic() + 60
-    while not (file.exists() and len(json.loads(file.read_text("utf-8"))["outcomes"]) >= 2):
+    while not (project / "waits").exists():
         assert time.monotonic() < until
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    child = int((project / "waits").read_text("utf-8"))
+    process.send_signal(sent)
     said = process.communicate()[1]
-    assert process.returncode == 130, said
+    assert process.returncode == code, said
+    assert not is_alive(child)
     assert "the same command goes on from here" in said
     known = json.loads(file.read_text("utf-8"))["outcomes"]
     assert len(known) == 2
+    if sent == signal.SIGTERM:
+        return  # what follows is the same
     before = len(log.read_text("utf-8").splitlines())
     hold.unlink()
 
@@ -186,6 +215,83 @@ def test_what_has_changed_is_tried_anew(project, capsys):
     code, said, mutants = power(capsys, *options)
     assert "check.py has changed: starting anew" in said
     assert (code, outcomes(mutants)["+ becomes -"]) == (1, "survived")
+
+
+SCRIPT = """
+import sys
+def half(x):
+    return x / 2
+if __name__ == "__main__":
+    assert sys.argv == ["script.py", "-v"] and sys.path[0] == {root!r}
+    assert __import__("__main__").half is half
+    assert half(4) == 2
+"""
+
+
+def test_a_script_that_the_command_runs_is_mutated_if_it_is_named(project, capsys):
+    (project / "script.py").write_text(SCRIPT.format(root=str(project)), "utf-8")
+    command = ["--", "python", "-X", "dev", "script.py", "-v"]
+    kinds = ["--kinds", "operators,constants"]
+    code, _, mutants = power(capsys, "--of", "script:half", *kinds, command=command)
+    assert outcomes(mutants) == {"/ becomes *": "killed", "2 becomes 3": "killed"}
+    assert code == 0
+    assert main(["power", "--fresh", *command]) == 2  # the script is the test, by default
+    assert "there is nothing to mutate" in capsys.readouterr().err
+
+
+def test_a_script_that_something_else_runs_is_said_not_to_be_seen(project, capsys):
+    (project / "script.py").write_text("def half(x):\n    return x / 2\nhalf(2)\n", "utf-8")
+    command = ["--", "sh", "-c", f"{sys.executable} script.py"]
+    code, said, mutants = power(capsys, "--of", "script.py", command=command)
+    assert (code, {each["outcome"] for each in mutants}) == (1, {"never called"})
+    assert "script.py was run as a script, past Python's imports" in said
+    assert "is seen only if the command itself is python script.py" in said
+
+
+@pytest.mark.parametrize(
+    ("first_run", "factor", "seconds"), [(0.1, 5, 5), (1, 5, 5), (1.5, 5, 7.5), (60, 2, 120)]
+)
+def test_the_clock_is_a_multiple_of_the_first_run_and_5_seconds_at_least(
+    project, first_run, factor, seconds
+):
+    assert clock(first_run, factor) == seconds
+    given = []
+
+    class Fake:
+        def run(self, plan, *, first_failure, seconds):
+            given.append(seconds)
+            return Ended(1, 0.0, "", frozenset())
+
+    file = project / "port" / "returns.py"
+    found = list(mutations(file.read_text("utf-8"), "port/returns.py", ["operators"]))
+    lines = {(str(file), each.definition_line) for each in found}
+    known = Power(["x"], first_run, {}, sorted(lines))
+    for _ in tried(Fake(), known, found[:2], project, jobs=1, factor=factor):  # pyright: ignore[reportArgumentType]
+        pass
+    assert given == [seconds, seconds]
+
+
+def test_a_slip_in_a_name_is_found_before_the_command_runs(project, capsys):
+    (project / "src").mkdir()
+    (project / "src" / "loss.py").write_text(
+        "class Huber:\n    def of(self, x):\n        return x + 1\n"
+    )
+    command = ["--", "python", "-c", "open('ran', 'w')"]
+    for target, said in {
+        "port.returns:discount": "did you mean 'discounted'?",
+        "port.retruns": "did you mean 'port.returns'?",
+        "port/returns.py:countdwn": "did you mean 'countdown'?",
+        "loss:Hubert": "did you mean 'Huber'?",
+        "loss:Huber.fo": "did you mean 'Huber.of'?",
+        "src/lost.py": "there is no file 'src/lost.py'",
+    }.items():
+        assert main(["power", "--of", target, *command]) == 2, target
+        assert said in capsys.readouterr().err
+    assert not (project / "ran").exists()
+    assert (
+        main(["power", "--of", "loss:Huber", "--of", "loss", *command]) == 2
+    )  # it imports nothing
+    assert (project / "ran").exists()
 
 
 def test_pytest_with_workers_and_a_mutated_conftest(project, capsys):

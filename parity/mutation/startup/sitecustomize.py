@@ -62,15 +62,22 @@ def note(notes: Path, what: str, path: str, line: int) -> None:
         file.write(json.dumps([what, path, line]) + "\n")
 
 
+def note_main(plan: dict[str, Any], path: str) -> None:
+    """Notes a script that the command runs itself: by default it is no target, being the test."""
+    note(Path(plan["notes"]) / f"{os.getpid()}", "main", path, 0)
+
+
 def note_loaded(plan: dict[str, Any]) -> None:
     """Notes every loaded file of the user's, those that pytest has rewritten too."""
-    for module in list(sys.modules.values()):
+    for name, module in list(sys.modules.items()):
         # A script has lost its `__file__` by the time that it has run.
         loader = getattr(module, "__loader__", None)
         file = getattr(module, "__file__", None) or getattr(loader, "path", None)
         path = os.path.realpath(file) if isinstance(file, str) else ""
         if path.endswith(".py") and is_below(path, plan["watch"]):
             note(Path(plan["notes"]) / f"{os.getpid()}", "loaded", path, 0)
+            if name == "__main__" and getattr(module, "__spec__", None) is None:
+                note_main(plan, path)
 
 
 def _watched(loader: importlib.machinery.SourceFileLoader, path: str, notes: Path) -> Any:
