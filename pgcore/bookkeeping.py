@@ -1,23 +1,32 @@
 """One run as the host sees it: its counters, its best policy, its folder, its checkpoints."""
 
 import time
-import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from pgcore.checkpoints import Progress, ResumeWarning, StoredCheckpoint, write_checkpoint
+from pgcore.checkpoints import Progress
 from pgcore.config import TrainConfig
+from pgcore.deadline import when_stuck
 from pgcore.errors import RunError, UsageError
 from pgcore.evaluation import Evaluation
-from pgcore.faults import Played, require_finite, require_finite_metrics
+from pgcore.faults import (
+    EnvironmentFault,
+    Played,
+    located,
+    require_finite,
+    require_finite_metrics,
+)
 from pgcore.metrics import Row, SolvedAt
 from pgcore.metrics_file import Position
 from pgcore.reopening import Reopened
 from pgcore.runs import RunFolder
-from pgcore.schema import PolicyFile, Tensors, write_policy
+from pgcore.saving import Freeze as Freeze
+from pgcore.saving import Saver
+from pgcore.schema import Tensors
 from pgcore.solving import Kept, SolveRule, highest_return
 from pgcore.system import system
 
@@ -55,19 +64,6 @@ class StepResult(NamedTuple):
     """The episodes that were learned from."""
 
 
-Freeze = Callable[[Any], Callable[[], Tensors]]
-"""`state -> function` that gives the state as it is now, and the random streams, as arrays by
-neutral name, however late it is called. (What later steps change has to be copied at once.)"""
-
-
-class _Finished(NamedTuple):
-    """The end of an update: what a checkpoint is made of."""
-
-    progress: Progress
-    kept: Kept
-    state: Callable[[], Tensors]
-
-
 class Run:
     """One run: what it has done so far, its best policy, and its folder if it has one.
 
@@ -103,22 +99,23 @@ class Run:
         self.rule = SolveRule(config.solve_threshold, highest_return(config.env_id))
         self.history: list[Row] = []
         self.env_steps = self.episodes = self.num_updates = 0
-        self._tensors, self._freeze = tensors, freeze
+        self._tensors = tensors
         self._started = started
         self._system = system(framework)
-        self._finished: _Finished | None = None
-        self._saved = 0
-        self._is_closed = False
+        self._saver: Saver | None = None
+        self._is_evaluating = self._is_closed = False
+        self._guard = when_stuck(self._give_up)
         self.solved_at: SolvedAt | None = None
         """What it took to solve the environment; None as long as it is not solved."""
         if resumed is not None:
-            self._go_on(resumed)
+            folder = self._go_on(resumed)
         elif config.run_dir is None:
-            self._folder = None
+            return
         else:
-            self._folder = RunFolder.create(config, framework)
+            folder = RunFolder.create(config, framework)
+        self._saver = Saver(folder, config, self._system, tensors, freeze, saved=self.num_updates)
 
-    def _go_on(self, run: Reopened) -> None:
+    def _go_on(self, run: Reopened) -> RunFolder:
         stored, rows = run.stored, run.rows
         end = stored.progress.metrics
         try:
@@ -126,11 +123,10 @@ class Run:
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(f"{str(run.folder.path)!r} cannot be written to: {reason}") from error
-        self._folder = run.folder
         self.rule, self.history = run.rule, list(rows)
         self.num_updates, self.env_steps, self.episodes = stored.progress[:3]
         self._started -= rows[-1].seconds
-        self._saved = self.num_updates
+        return run.folder
 
     @property
     def is_over(self) -> bool:
@@ -138,6 +134,27 @@ class Run:
         until = self.config.until_update
         is_to_pause = until is not None and self.num_updates >= until
         return self.rule.solved or self.env_steps >= self.config.total_timesteps or is_to_pause
+
+    def located(self) -> AbstractContextManager[None]:
+        """Says of what an environment does meanwhile in which update, or evaluation, it is.
+
+        Raises:
+            RunError: For the `EnvironmentFault` that it was.
+        """
+        return located(self._where, self._before)
+
+    @property
+    def _where(self) -> str:
+        """What is under way."""
+        env_id = self.config.env_id
+        if self._is_evaluating:
+            return f"the evaluation at update {self.num_updates} of {env_id}"
+        return f"update {self.num_updates + 1} of {env_id}"
+
+    @property
+    def _before(self) -> int:
+        """Episodes that were played before it."""
+        return 0 if self._is_evaluating else self.episodes
 
     def count(self, params: Callable[[], Any], step: StepResult) -> bool:
         """Counts an update; true if the parameters that played it are worth an evaluation.
@@ -150,7 +167,7 @@ class Run:
             RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
         """
         metrics = step.metrics
-        where = f"update {self.num_updates + 1} of {self.config.env_id}"
+        where = self._where
         require_finite(
             step.played,
             lambda: self._tensors(params()),
@@ -162,7 +179,8 @@ class Run:
         self.num_updates += 1
         self.env_steps += int(metrics.num_steps)
         self.episodes += int(metrics.num_episodes)
-        return self.rule.record(step.played.returns)
+        self._is_evaluating = self.rule.record(step.played.returns)
+        return self._is_evaluating
 
     def conclude(self, params: Any, step: StepResult, batches: list[Played] | None) -> Update:
         """Finishes an update: keeps the policy if it is the best, and writes its row.
@@ -173,11 +191,12 @@ class Run:
             batches: The evaluation's episodes, if there was one.
 
         Raises:
-            RunError: A reward or an observation of the evaluation is not finite, or a checkpoint
-                cannot be written.
+            RunError: A reward or an observation of the evaluation is not finite, or the folder
+                cannot be written to.
         """
         if batches is not None:
             self.rule.offer(Kept(params, self._evaluation(params, batches), self.num_updates))
+        self._is_evaluating = False
         kept = self.rule.kept
         assert kept is not None  # the first batch is the best so far
         row = Row(
@@ -192,15 +211,16 @@ class Run:
             grad_norm=float(step.metrics.grad_norm),
             best_evaluation=kept.evaluation.mean,
         )
-        if self._folder is not None:
+        end: Position | None = None
+        if self._saver is not None:
             if kept.update == self.num_updates:
-                write_policy(self._folder.policy_path, self._policy_file(params))
-            self._finish_update(self._folder.append(row), kept, step.state)
+                self._saver.keep(params)
+            end = self._saver.append(row)
         self.history.append(row)
         if self.rule.solved:
             self.solved_at = SolvedAt(self.env_steps, self.episodes, self.num_updates, row.seconds)
-        if self.config.checkpoint_every and self.num_updates % self.config.checkpoint_every == 0:
-            self._checkpoint()
+        if self._saver is not None and end is not None:
+            self._saver.finish_update(self._progress(kept, end), kept, step.state)
         return Update(row, kept, step.state, self.is_over)
 
     def result(self, policy: Any) -> Result:
@@ -210,33 +230,29 @@ class Run:
         return Result(policy, kept.params, self.history, self.solved_at, kept.evaluation)
 
     def __enter__(self) -> Self:
+        self._guard.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        self._guard.__exit__(None, None, None)
         self.close(error)
+
+    def _give_up(self, fault: RunError) -> None:
+        """Ends the run, from another thread, for a call of its environment that hangs."""
+        is_located = isinstance(fault, EnvironmentFault)
+        self.close(fault.within(self._where, self._before) if is_located else fault)
 
     def close(self, error: BaseException | None = None) -> None:
         """Writes down how the run ended, by itself or by `error`; the first call counts.
 
         Raises:
-            RunError: It ended by itself, but its last checkpoint cannot be written.
+            RunError: It ended by itself, but its folder cannot be written to.
         """
-        if self._folder is None or self._is_closed:
-            return
-        self._is_closed = True
-        unsaved: BaseException | None = None
-        try:
-            self._checkpoint()
-        except BaseException as failure:  # a second Ctrl-C among them
-            unsaved = failure
-        ended_by = error or unsaved
-        self._folder.finish(self._ended(ended_by), self.solved_at, self.rule.kept, ended_by)
-        if unsaved is not None:
-            if error is None or not isinstance(unsaved, RunError):
-                raise unsaved
-            warnings.warn(str(unsaved), ResumeWarning, stacklevel=2)  # `error` goes on its way
+        if self._saver is not None and not self._is_closed:
+            self._is_closed = True
+            self._saver.close(self._ended, self.solved_at, self.rule.kept, error)
 
     def _ended(self, error: BaseException | None) -> str:
         if error is not None:
@@ -245,39 +261,16 @@ class Run:
             return "solved"
         return "budget spent" if self.env_steps >= self.config.total_timesteps else "paused"
 
-    def _finish_update(self, metrics: Position, kept: Kept, state: Any) -> None:
-        """Holds on to the end of this update: what comes after it may be stopped half way."""
-        if self._freeze is None or self.config.checkpoint_every == 0:
-            return
-        progress = Progress(
+    def _progress(self, kept: Kept, end: Position) -> Progress:
+        return Progress(
             self.num_updates,
             self.env_steps,
             self.episodes,
             tuple(self.rule.recent),
             self.rule.best_batch_mean,
             kept.update,
-            metrics,
+            end,
         )
-        self._finished = _Finished(progress, kept, self._freeze(state))
-
-    def _checkpoint(self) -> None:
-        """Writes the last finished update as a checkpoint, unless it is written already."""
-        last, folder = self._finished, self._folder
-        if folder is None or last is None or last.progress.update == self._saved:
-            return
-        returns = {"kept.returns": last.kept.evaluation.returns.astype(np.float64)}
-        policy = self._policy_file(last.kept.params)
-        state = last.state() | returns
-        stored = StoredCheckpoint(self.config, self._system, last.progress, state, policy)
-        try:
-            folder.sync()
-            write_checkpoint(folder.path, stored)
-        except OSError as error:
-            reason = f"{error.strerror or error}"
-            raise RunError(
-                f"no checkpoint in {str(folder.path)!r} can be written: {reason}"
-            ) from error
-        self._saved = last.progress.update
 
     def _evaluation(self, params: Any, batches: list[Played]) -> Evaluation:
         where = f"the evaluation at update {self.num_updates} of {self.config.env_id}"
@@ -287,6 +280,3 @@ class Run:
             episodes += len(played.returns)
         returns = np.concatenate([played.returns for played in batches])
         return Evaluation(returns[: self.config.eval_episodes])
-
-    def _policy_file(self, params: Any) -> PolicyFile:
-        return PolicyFile(self.config.agent, self.config.env_id, self._tensors(params))

@@ -1,24 +1,26 @@
 """The command line that `pgjax` and `pgtorch` share, built from `TrainConfig` with tyro.
 
-Exit codes: 0 done, solved or not; 1 the run failed; 2 something given is not usable; 130 and 143
-stopped by Ctrl-C and by SIGTERM; 141 nobody reads on (`| head`), as of a program that SIGPIPE ends.
+Exit codes: 0 done, solved or not; 1 the run failed; 2 something given is not usable; 129, 130 and
+143 stopped by SIGHUP, by Ctrl-C and by SIGTERM; 141 nobody reads on (`| head`), as of a program
+that SIGPIPE ends.
 """
 
 import argparse
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TextIO, get_args
 
 import tyro
 
-from pgcore.commands import Framework, GivenConfig, Plot, Terminated, Train, plot, terminate, train
+from pgcore.commands import Framework, GivenConfig, Plot, Train, plot, train
 from pgcore.config import PRESETS
+from pgcore.deadline import leave
 from pgcore.errors import RunError, UsageError, unknown_choice
 from pgcore.evaluating import Eval, evaluate
 from pgcore.parsing import parse_int
+from pgcore.process import listen, open_standard_streams, stop_code
 from pgcore.resuming import Resume, resume
 
 COMMANDS = ("train", "resume", "eval", "plot")
@@ -36,8 +38,9 @@ def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None
         load: Imports the framework. Called only by what needs it, so `--help` is instant.
         argv: The arguments; by default the process's own.
     """
+    open_standard_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
-    return exit_code(name, lambda: _run(name, load, parse(name, arguments)))
+    return leave(exit_code(name, lambda: _run(name, load, parse(name, arguments))))
 
 
 def exit_code(name: str, action: Callable[[], int]) -> int:
@@ -97,11 +100,11 @@ def _code(name: str, action: Callable[[], int]) -> int:
         return 1
     except KeyboardInterrupt as stop:
         print(f"{name}: {str(stop) or 'interrupted'}", file=sys.stderr)
-        return 143 if isinstance(stop, Terminated) else 130
+        return stop_code(stop)
 
 
 def _run(name: str, load: Callable[[], Framework], command: Train | Resume | Eval | Plot) -> int:
-    signal.signal(signal.SIGTERM, terminate)
+    listen()
     if isinstance(command, Train):
         return train(name, load, command)
     if isinstance(command, Resume):

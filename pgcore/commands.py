@@ -6,7 +6,8 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,16 @@ import tyro
 from pgcore.bookkeeping import Result, Update
 from pgcore.checkpoints import checkpoint_folders
 from pgcore.config import TrainConfig
+from pgcore.deadline import ending_the_process
 from pgcore.errors import RunError, require
+from pgcore.one_episode import EnvironmentWarning
 from pgcore.parsing import parse_seeds
 from pgcore.plots import plot_runs
+from pgcore.process import say, stop_code
 from pgcore.progress import Status, describe, describe_seeds, progress
 from pgcore.run_dirs import default_run_dir, require_absent
-from pgcore.runs import RESULT
+from pgcore.runs import POLICY, RESULT
+from pgcore.saving import UnsavedWarning
 from pgcore.seeds import SEEDS, starting_points
 from pgcore.solving import UnreachableThreshold, unreachable_threshold
 
@@ -76,10 +81,6 @@ class Plot:
     """The picture to write, .png, .svg or .pdf; an older one is replaced."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: what a run does on Ctrl-C is right here too."""
-
-
 def train(name: str, load: Callable[[], Framework], command: Train) -> int:
     """Trains, shows progress, says how it ended, and returns the exit code."""
     config = command.config.checked()
@@ -98,9 +99,9 @@ def train(name: str, load: Callable[[], Framework], command: Train) -> int:
         if seeds is None:
             go = partial(framework.train, config)
             return train_one(name, go, config, run_dir, as_json=command.json)
-        return _exit_code(
-            f"{name}: error", _train_seeds(framework, config, seeds, run_dir, as_json=command.json)
-        )
+        with _warnings_said(name), ending_the_process(partial(_say_stopped, name)):
+            stop = _train_seeds(framework, config, seeds, run_dir, as_json=command.json)
+        return _exit_code(f"{name}: error", stop)
 
 
 Stop = KeyboardInterrupt | RunError
@@ -117,17 +118,49 @@ def train_one(
         RunError: It stopped by itself, and there is no policy yet.
     """
     stop = None
-    try:
-        with progress(config.total_timesteps) as shown:
-            go(callback=lambda update: shown.update(lambda: describe(update.row)))
-    except (KeyboardInterrupt, RunError) as error:
-        stop = error
+
+    def give_up(fault: RunError) -> None:
+        """For a call of the environment that nothing ends; the run has saved itself."""
+        path = run_dir / RESULT
+        said = json.loads(path.read_text())["error"] if path.exists() else str(fault)
+        try:
+            _report(name, config, run_dir, RunError(said), as_json=as_json)
+        except RunError as error:
+            _say_stopped(name, error)
+
+    with _warnings_said(name):
+        try:
+            with progress(config.total_timesteps) as shown, ending_the_process(give_up):
+                go(callback=lambda update: shown.update(lambda: describe(update.row)))
+        except (KeyboardInterrupt, RunError) as error:
+            stop = error
+    return _report(name, config, run_dir, stop, as_json=as_json)
+
+
+@contextmanager
+def _warnings_said(name: str) -> Iterator[None]:
+    """Prints, as the command's own, what a run that stopped could not save."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UnsavedWarning)
+        warnings.simplefilter("always", EnvironmentWarning)
+        warnings.showwarning = lambda message, *_, **__: say(
+            f"{name}: warning: {message}", sys.stderr
+        )
+        yield
+
+
+def _report(
+    name: str, config: TrainConfig, run_dir: Path, stop: Stop | None, *, as_json: bool
+) -> int:
+    """Says how a run ended, as its folder tells, and returns the exit code."""
     path = run_dir / RESULT
     result = json.loads(path.read_text()) if path.exists() else {}
     if not result.get("evaluation"):
+        if checkpoint_folders(run_dir):  # the disk is full, say, and there is no result.json
+            _print_how_to_go_on(name, run_dir)
         raise _without_a_policy(stop, run_dir)
     if as_json:
-        print(json.dumps(result | {"run_dir": str(run_dir)}))
+        say(json.dumps(result | {"run_dir": str(run_dir)}))
     else:
         _print_result(name, config, run_dir, result, stop)
     return _exit_code(f"{name}: the run stopped", stop)
@@ -139,38 +172,41 @@ def _print_result(
     """Says how one run ended, what is kept, and how it can go on."""
     solved_at = result["solved_at"]
     if stop is not None:
-        print(f"{_ended_by(stop)}; the best policy so far is kept")
+        say(f"{_ended_by(stop)}; the best policy so far is kept")
     elif solved_at is not None:
-        print(
+        say(
             f"solved {config.env_id} with {config.agent} after {solved_at['env_steps']:,} "
             f"environment steps, {solved_at['episodes']:,} episodes, {solved_at['seconds']:.1f} s"
         )
     elif result["ended"] == "paused":
-        print(f"paused after update {result['updates']}, {result['env_steps']:,} environment steps")
+        say(f"paused after update {result['updates']}, {result['env_steps']:,} environment steps")
     else:
-        print(f"not solved within {config.total_timesteps:,} environment steps (--total-timesteps)")
+        say(f"not solved within {config.total_timesteps:,} environment steps (--total-timesteps)")
     evaluation = result["evaluation"]
-    print(
+    say(
         f"kept policy: mean return {evaluation['mean_return']:.1f} over "
         f"{evaluation['episodes']} episodes, from update {result['kept_update']}"
     )
-    print(f"run folder: {run_dir}")
+    say(f"run folder: {run_dir}")
     can_go_on = isinstance(stop, KeyboardInterrupt) or result["ended"] == "paused"
     if can_go_on and checkpoint_folders(run_dir):
-        print(f"go on with: {name} resume {shlex.quote(str(run_dir))}")
+        _print_how_to_go_on(name, run_dir)
+
+
+def _print_how_to_go_on(name: str, run_dir: Path) -> None:
+    say(f"go on with: {name} resume {shlex.quote(str(run_dir))}")
+
+
+def _say_stopped(name: str, error: RunError) -> None:
+    say(f"{name}: the run stopped: {error}", sys.stderr)
 
 
 def _exit_code(what: str, stop: Stop | None) -> int:
     """What the process returns; it says `what` stopped, if that is not what a person did."""
-    match stop:
-        case None:
-            return 0
-        case Terminated():
-            return 143
-        case KeyboardInterrupt():
-            return 130
-    print(f"{what}: {stop}", file=sys.stderr)
-    return 1
+    if isinstance(stop, RunError):
+        say(f"{what}: {stop}", sys.stderr)
+        return 1
+    return stop_code(stop) if stop else 0
 
 
 def _train_seeds(
@@ -208,17 +244,17 @@ def _train_seeds(
     }
     if as_json:
         entries = [{"seed": seed} | result for seed, result in results.items()]
-        print(json.dumps({"run_dir": str(run_dir), "seeds": entries}))
+        say(json.dumps({"run_dir": str(run_dir), "seeds": entries}))
         return stop
     if isinstance(stop, KeyboardInterrupt):
-        print(f"{_ended_by(stop)}; the best policies so far are kept")
-    print(_describe_solved(config, seeds, results))
+        say(f"{_ended_by(stop)}; the best policies so far are kept")
+    say(_describe_solved(config, seeds, results))
     kept = [r["evaluation"]["mean_return"] for r in results.values() if r["evaluation"]]
-    print(
+    say(
         f"kept policies: mean return {statistics.mean(kept):.1f}, "
         f"{min(kept):.1f} at worst, each over {config.eval_episodes} episodes"
     )
-    print(f"run folder: {run_dir} (a line a seed in {SEEDS}, a run folder a seed in seed-N)")
+    say(f"run folder: {run_dir} (a line a seed in {SEEDS}, a run folder a seed in seed-N)")
     return stop
 
 
@@ -242,9 +278,11 @@ def _describe_solved(
 
 
 def _without_a_policy(stop: Stop | None, run_dir: Path) -> Stop:
-    """What stopped a run before its first update; it says so."""
+    """What stopped a run before its first update, or before it could say how; it says so."""
     if not isinstance(stop, KeyboardInterrupt):
         return stop or RunError("no update was made")
+    if (run_dir / POLICY).exists():
+        return type(stop)(f"{_ended_by(stop)}; {run_dir} has the best policy so far")
     return type(stop)(f"{_ended_by(stop)} before the first update; {run_dir} has no policy")
 
 
@@ -252,11 +290,6 @@ def _ended_by(stop: Stop) -> str:
     if isinstance(stop, KeyboardInterrupt):
         return str(stop) or "interrupted"
     return "stopped"
-
-
-def terminate(*_: object) -> None:
-    """What to do on SIGTERM."""
-    raise Terminated("terminated")
 
 
 def plot(command: Plot) -> int:

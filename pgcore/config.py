@@ -25,6 +25,7 @@ from pgcore.errors import (
     require,
     require_count,
     require_seed,
+    require_timeout,
     unknown_choice,
 )
 
@@ -32,6 +33,8 @@ Scope = Literal["episode", "batch", "none"]
 SCOPES: tuple[Scope, ...] = ("episode", "batch", "none")
 LARGEST_LEARNING_RATE = 1e37
 """Adam divides by 1 − b1 = 0.1 at first, and float32 ends at 3.4e38."""
+ADDED = ("env_timeout",)
+"""Settings that run folders and checkpoints of version 0.1 lack; no update depends on them."""
 LARGEST_WIDTH = 65_536
 """Of a hidden layer; more is taken for a slip of the keyboard."""
 
@@ -69,6 +72,9 @@ class TrainConfig:
     checkpoint_every: int = 1000
     """Updates from one checkpoint in the run folder to the next. However a run ends, it makes one
     too, unless it is killed. 0 makes none at all."""
+    env_timeout: float = 300.0
+    """Seconds that one reset or step of an environment may take; one that takes longer stops the
+    run. 0 lets it take for ever."""
     run_dir: str | Path | None = None
     """The run folder to make. On the command line the default is a new one under runs/."""
 
@@ -117,6 +123,7 @@ class TrainConfig:
             self.solve_threshold,
             "a finite number",
         )
+        require_timeout(self.env_timeout)
 
     def _require_pauses(self) -> None:
         """Raises a `UsageError` unless the run can pause and go on as it is said."""
@@ -136,12 +143,15 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """The configuration that `to_dict` wrote. Unknown and missing keys are `UsageError`s."""
+        """The configuration that `to_dict` wrote. Unknown and missing keys are `UsageError`s.
+
+        What older versions did not write yet (`ADDED`) has its default.
+        """
         names = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in names:
                 raise unknown_choice("configuration key", key, names)
-        missing = [name for name in names if name not in values]
+        missing = [name for name in names if name not in values and name not in ADDED]
         if missing:
             raise UsageError(f"the configuration has no {', '.join(missing)}")
         return cls(**values)

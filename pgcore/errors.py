@@ -10,6 +10,9 @@ LARGEST_BATCH = 1_000_000
 """Episodes. A batch's steps are counted in int32, and an episode has up to a thousand or two."""
 
 
+SHORTEST_TIMEOUT_S, LONGEST_TIMEOUT_S = 0.1, 1e6
+
+
 class UsageError(ValueError):
     """Something that a person gave is not usable. The command line exits with 2."""
 
@@ -63,6 +66,13 @@ def require_count(field: str, value: object) -> None:
 def require_seed(value: object) -> None:
     """Raises a `UsageError` unless `value` is a seed."""
     require(is_int(value, 0, 2**32 - 1), "seed", value, "an integer from 0 to 2^32 - 1")
+
+
+def require_timeout(value: object) -> None:
+    """Raises a `UsageError` unless `value` is a time limit, in seconds."""
+    is_limit = is_real(value) and (value == 0 or SHORTEST_TIMEOUT_S <= value <= LONGEST_TIMEOUT_S)
+    accepted = f"seconds, from {SHORTEST_TIMEOUT_S:g} to {LONGEST_TIMEOUT_S:g}, or 0 for no limit"
+    require(is_limit, "env_timeout", value, accepted)
 
 
 def require_learning_rate(value: object) -> None:

@@ -93,6 +93,7 @@ def _evaluate_run(framework: Framework, run: RunFolder, command: Eval) -> Evalua
         episodes=command.episodes,
         seed=command.seed,
         greedy=command.greedy,
+        timeout=run.config.env_timeout or None,
     )
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pgcore.agents import find_agent
+from pgcore.deadline import Deadline
 from pgcore.errors import RunError, require, require_count, require_seed
 from pgcore.gym import GymEpisodes, draw_reset, gym_spec
 from pgcore.statistics import bootstrap_interval
@@ -47,6 +48,7 @@ def evaluate(
     episodes: int = 100,
     seed: int = 0,
     greedy: bool = False,
+    timeout: float | None = None,
 ) -> Evaluation:
     """Plays whole episodes in the Gymnasium environment and returns what they earned.
 
@@ -58,18 +60,20 @@ def evaluate(
         seed: Seed of the initial states and of the noise, from 0 to 2^32 - 1. Both frameworks'
             policies meet the same episodes under the same seed.
         greedy: Act on zero noise, which is the most likely action.
+        timeout: Seconds that one reset or step of the environment may take, by default any.
 
     Raises:
         UsageError: There is no such agent, `episodes` or `seed` is out of range, Gymnasium can't
             make the environment or its spaces do not fit, or `act` returns no such actions.
-        RunError: The environment returned an observation or a reward that is not finite.
+        RunError: The environment returned an observation or a reward that is not finite, or did
+            what else an `EnvironmentFault` is for.
     """
     require(callable(act), "act", act, "a function, such as make_act(policy, params)")
     require_count("episodes", episodes)
     require_seed(seed)
     draw_noise = find_agent(agent).draw_noise
     rng = np.random.default_rng(seed)
-    envs = GymEpisodes(gym_spec(env_id), episodes)
+    envs = GymEpisodes(gym_spec(env_id), episodes, Deadline(timeout))
     try:
         obs = envs.reset(draw_reset(rng, env_id, episodes))
         returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)

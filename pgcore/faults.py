@@ -1,13 +1,62 @@
-"""Where a run met a number that is not finite, in words that a person can act on."""
+"""Where a run met what it cannot go on from, in words that a person can act on."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pgcore.errors import RunError
 from pgcore.schema import Tensors
+
+LARGEST_SHARE = 0.25
+"""Of the largest float: a sum of returns still is one, and in JAX one over it is not zero yet."""
+
+
+class EnvironmentFault(RunError):
+    """What an environment did, at which step of which of the episodes that are played together."""
+
+    def __init__(self, what: str, env_id: str, episode: int, step: int | None) -> None:
+        """Says what it did.
+
+        Args:
+            what: In words, the first of a sentence.
+            env_id: The environment.
+            episode: From 0.
+            step: From 1; 0 is what the reset returned, None the reset itself.
+        """
+        super().__init__(what, env_id, episode, step)
+        self.what, self.env_id, self.episode, self.step = what, env_id, episode, step
+
+    def __str__(self) -> str:
+        return f"{self.what}, {self._at(0)} of {self.env_id}"
+
+    def after(self, episodes: int) -> "EnvironmentFault":
+        """The same where so many episodes were played before."""
+        return EnvironmentFault(self.what, self.env_id, self.episode + episodes, self.step)
+
+    def within(self, where: str, episodes: int) -> RunError:
+        """The same in a run.
+
+        Args:
+            where: What the episodes were played for, and of which environment.
+            episodes: Episodes before them.
+        """
+        return RunError(f"{self.what}, {self._at(episodes)} in {where}")
+
+    def _at(self, episodes: int) -> str:
+        episode = f"episode {self.episode + 1 + episodes}"
+        return f"at step {self.step} of {episode}" if self.step else f"at the reset of {episode}"
+
+
+@contextmanager
+def located(where: str, episodes: int) -> Iterator[None]:
+    """Says of an `EnvironmentFault` where in a run it was, as `EnvironmentFault.within` does."""
+    try:
+        yield
+    except EnvironmentFault as fault:
+        raise fault.within(where, episodes) from fault.__cause__
 
 
 class Played(NamedTuple):
@@ -16,7 +65,8 @@ class Played(NamedTuple):
     returns: np.ndarray
     """Undiscounted, `[B]`, in order of `b`."""
     is_finite: Any
-    """Whether all observations, rewards and parameters are finite; what `bool` takes."""
+    """Whether all observations and parameters are finite, and no episode's rewards sum, without
+    their signs, to more than `LARGEST_SHARE` of what their dtype holds; what `bool` takes."""
     trajectory: Callable[[], Any]
     """The episodes themselves, a `Trajectory` of the framework. Asked for only if they are not."""
 
@@ -43,7 +93,7 @@ def require_finite(
     if fault := _parameter_fault(tensors()):
         raise RunError(f"{fault} in {where}; {REMEDY}")
     fault = _first_fault(played.trajectory(), episodes, env_steps)
-    raise RunError(f"{fault} in {where}; what an environment returns must be finite")
+    raise RunError(f"{fault} in {where}; {RETURNED}")
 
 
 def require_finite_metrics(metrics: Any, where: str, env_steps: int) -> None:
@@ -63,6 +113,7 @@ def require_finite_metrics(metrics: Any, where: str, env_steps: int) -> None:
 
 
 REMEDY = "a lower learning_rate or a max_grad_norm usually helps"
+RETURNED = "what an environment returns must be finite, and rewards small enough to be summed"
 
 
 def _parameter_fault(tensors: Tensors) -> str | None:
@@ -74,15 +125,27 @@ def _parameter_fault(tensors: Tensors) -> str | None:
 
 
 def _first_fault(trajectory: Any, episodes: int, env_steps: int | None) -> str:
-    """The first reward or observation, in order of time, that is not finite."""
+    """The first reward or observation, in order of time, that is not finite, or too large a sum."""
     obs, reward, mask = (
         np.asarray(getattr(trajectory, name)) for name in ("obs", "reward", "mask")
     )
     bad_obs = mask & ~np.isfinite(obs).all(axis=-1)
-    t, b = np.argwhere(bad_obs | (mask & ~np.isfinite(reward)))[0]
+    bad = bad_obs | (mask & ~np.isfinite(reward))
+    is_sum = not bad.any()
+    sums = np.abs(np.where(mask, reward, 0)).cumsum(axis=0, dtype=np.float64)
+    if is_sum:
+        largest = LARGEST_SHARE * float(np.finfo(reward.dtype).max)
+        bad = ~(sums <= largest)  # and how the framework's own sum was rounded decides a tie:
+        bad = bad if bad.any() else sums >= sums.max()
+    t, b = np.argwhere(bad)[0]
     if bad_obs[t, b]:
         values = obs[t, b]
         fault = f"observation{_index(values)} is {values[~np.isfinite(values)][0]}"
+    elif is_sum:
+        fault = (
+            f"the reward is {reward[t, b]:g} and the episode's rewards sum, without their signs, "
+            f"to {sums[t, b]:.3g}, too much for {reward.dtype},"
+        )
     else:
         fault = f"the reward is {reward[t, b]}"
     at = f"step {t + 1} of episode {episodes + b + 1}"

@@ -1,12 +1,16 @@
 """Whole episodes of a Gymnasium environment, started together, one per copy."""
 
-from typing import Any, NamedTuple
+import weakref
+from functools import partial
+from typing import NamedTuple
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from pgcore.errors import UsageError, unknown_choice
+from pgcore.deadline import Deadline
+from pgcore.errors import RunError, UsageError, unknown_choice
+from pgcore.one_episode import OneEpisode, close_quietly
 
 CARTPOLE = "CartPole-v1"
 CARTPOLE_RESET_BOUND = 0.05
@@ -41,8 +45,11 @@ def gym_spec(env_id: str, max_steps: int | None = None) -> GymSpec:
     try:
         obs_space, action_space = env.observation_space, env.action_space
         limit = max_steps if max_steps is not None else getattr(env.spec, "max_episode_steps", None)
+    except Exception as error:  # a property may do anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"env_id is {env_id!r}, whose spaces cannot be read: {reason}") from error
     finally:
-        env.close()
+        close_quietly(env, env_id)
     if not isinstance(obs_space, gymnasium.spaces.Box) or len(obs_space.shape) != 1:
         raise UsageError(
             f"env_id {env_id!r} observes {obs_space}, accepted is a Box of one dimension; "
@@ -66,11 +73,43 @@ class GymEpisodes:
     caller's to mask. Taking the first episodes to finish instead would favour short ones.
     """
 
-    def __init__(self, spec: GymSpec, num_episodes: int) -> None:
+    def __init__(self, spec: GymSpec, num_episodes: int, deadline: Deadline | None = None) -> None:
+        """Makes the copies.
+
+        Args:
+            spec: The environment.
+            num_episodes: B.
+            deadline: The time limit of each copy's reset and step, by default none.
+
+        Raises:
+            RunError: A copy cannot be made, though one could before.
+        """
         self.spec = spec
+        self._deadline = deadline or Deadline()
+        shape, num_actions = (spec.obs_dim,), spec.num_actions
+        self._spaces = (
+            gymnasium.spaces.Box(-np.inf, np.inf, shape),
+            gymnasium.spaces.Discrete(num_actions),
+        )
         self._envs = SyncVectorEnv(
-            [lambda: _OneEpisode(_make(spec.env_id, spec.max_steps))] * num_episodes,
+            [partial(self._copy, episode) for episode in range(num_episodes)],
             autoreset_mode=AutoresetMode.NEXT_STEP,
+        )
+        self._close = weakref.finalize(self, self._envs.close)
+
+    def _copy(self, episode: int) -> OneEpisode:
+        spec = self.spec
+        try:
+            env = _make(spec.env_id, spec.max_steps)
+        except UsageError as error:
+            raise RunError(f"copy {episode + 1} of the environment: {error}") from error
+        return OneEpisode(
+            env,
+            spec.env_id,
+            self._spaces,
+            spec.max_steps,
+            episode=episode,
+            deadline=self._deadline,
         )
 
     def reset(self, noise: np.ndarray) -> np.ndarray:
@@ -82,12 +121,14 @@ class GymEpisodes:
 
         Returns:
             obs: `[B, O]`, float32.
+
+        Raises:
+            EnvironmentFault: A copy raises, returns something of another kind, or hangs.
         """
         for env in self._envs.envs:
             env.is_resting = False  # pyright: ignore[reportAttributeAccessIssue]
         if self.spec.env_id != CARTPOLE:
-            obs, _ = self._envs.reset(seed=[int(seed) for seed in noise])
-            return obs.astype(np.float32)
+            return self._envs.reset(seed=[int(seed) for seed in noise])[0]
         self._envs.reset()
         states = np.array(noise, dtype=np.float64)
         for env, state in zip(self._envs.envs, states, strict=True):
@@ -95,35 +136,16 @@ class GymEpisodes:
         return states.astype(np.float32)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Plays `action [B]` and returns `(obs [B, O], reward, terminated, truncated [B])`."""
-        obs, reward, terminated, truncated, _ = self._envs.step(action)
-        return obs.astype(np.float32), reward, terminated, truncated
+        """Plays `action [B]` and returns `(obs [B, O], reward, terminated, truncated [B])`.
+
+        Raises:
+            EnvironmentFault: A copy raises, returns something of another kind, or hangs.
+        """
+        return self._envs.step(action)[:4]
 
     def close(self) -> None:
-        """Closes the copies."""
-        self._envs.close()
-
-
-class _OneEpisode(gymnasium.Wrapper):
-    """Plays one episode and then rests: no resets, no steps, no rewards, at no cost."""
-
-    def __init__(self, env: gymnasium.Env) -> None:
-        super().__init__(env)
-        self.is_resting = False
-        self._last_obs: Any = None
-
-    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
-        if self.is_resting:
-            return self._last_obs, {}
-        return self.env.reset(**options)
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        if self.is_resting:
-            return self._last_obs, 0.0, False, False, {}
-        # Discrete takes much longer to accept a NumPy integer than a Python one.
-        obs, reward, terminated, truncated, info = self.env.step(int(action))
-        self.is_resting, self._last_obs = terminated or truncated, obs
-        return obs, reward, terminated, truncated, info
+        """Closes the copies, which happens by itself when nobody has them any more."""
+        self._close()
 
 
 def draw_reset(rng: np.random.Generator, env_id: str, num_episodes: int) -> np.ndarray:

@@ -1,12 +1,14 @@
 """metrics.csv while a run writes it: counted, hashed, and locked against a second process."""
 
 import csv
+import errno
 import fcntl
 import hashlib
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from pgcore.errors import UsageError
 from pgcore.metrics import CSV_COLUMNS, Row
@@ -22,8 +24,8 @@ class Position(NamedTuple):
 class MetricsFile:
     """metrics.csv, open to be appended to. The system lets go of the lock when a process ends."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: io.FileIO, path: Path) -> None:
+        self._file, self._path = file, path
         self._num_bytes = 0
         self._hash = hashlib.sha256()
         _lock(file)
@@ -31,7 +33,7 @@ class MetricsFile:
     @classmethod
     def create(cls, path: Path) -> "MetricsFile":
         """A new one, with its header."""
-        metrics = cls(path.open("xb"))
+        metrics = cls(path.open("xb", buffering=0), path)
         metrics._write(CSV_COLUMNS.values())
         return metrics
 
@@ -43,7 +45,7 @@ class MetricsFile:
             UsageError: It cannot be opened, or another process has it.
         """
         try:
-            return cls(path.open("r+b"))
+            return cls(path.open("r+b", buffering=0), path)
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(f"{str(path)!r} cannot be written to: {reason}") from error
@@ -54,8 +56,21 @@ class MetricsFile:
         return Position(self._num_bytes, self._hash.hexdigest())
 
     def append(self, row: Row) -> None:
-        """Adds a row."""
+        """Adds a row.
+
+        Raises:
+            OSError: It cannot be written, and nothing of it is; or the file is no longer there.
+        """
+        self.require_present()
         self._write(getattr(row, name) for name in CSV_COLUMNS)
+
+    def require_present(self) -> None:
+        """Raises an `OSError` if the file has another name by now, or none.
+
+        What is written would succeed all the same, and be lost.
+        """
+        if not os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._path))
 
     def rewind(self, position: Position) -> None:
         """Cuts off what was written after `position`."""
@@ -77,13 +92,20 @@ class MetricsFile:
         line = io.StringIO(newline="")
         csv.writer(line).writerow(values)  # pyright: ignore[reportArgumentType]
         data = line.getvalue().encode()
-        self._file.write(data)
-        self._file.flush()
+        try:
+            left = memoryview(data)
+            while left:  # a disk that gets full takes a part
+                left = left[self._file.write(left) :]
+        except BaseException:
+            with suppress(OSError):  # a line is there or it is not
+                self._file.truncate(self._num_bytes)
+                self._file.seek(self._num_bytes)
+            raise
         self._num_bytes += len(data)
         self._hash.update(data)
 
 
-def _lock(file: BinaryIO) -> None:
+def _lock(file: io.FileIO) -> None:
     """Raises a `UsageError` if another process has locked the file."""
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,12 +5,13 @@ import sys
 import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Self, TextIO
+from typing import NamedTuple, Self, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pgcore.metrics import Row
+from pgcore.process import Unbroken
 
 SECONDS_BETWEEN_LINES = 2.0
 SECONDS_BETWEEN_REFRESHES = 0.1
@@ -71,7 +72,7 @@ class PlainProgress(AbstractContextManager):
             self._print(self._unprinted)
 
     def _print(self, status: Callable[[], Status]) -> None:
-        print(status().text, file=self._stream, flush=True)
+        print(status().text, file=self._stream)
         self._printed_at, self._unprinted = time.monotonic(), None
 
 
@@ -112,8 +113,11 @@ class TerminalProgress(AbstractContextManager):
 def progress(
     total_timesteps: int, stream: TextIO | None = None
 ) -> PlainProgress | TerminalProgress:
-    """The progress that suits `stream` (standard error by default)."""
-    shown_on = stream or sys.stderr
+    """The progress that suits `stream` (standard error by default).
+
+    When the stream goes away the run goes on without.
+    """
+    shown_on = cast(TextIO, Unbroken(stream or sys.stderr))
     if shown_on.isatty():
         return TerminalProgress(shown_on, total_timesteps)
     return PlainProgress(shown_on)

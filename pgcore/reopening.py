@@ -17,7 +17,7 @@ from pgcore.runs import CONFIG, METRICS, RunFolder, has_seeds
 from pgcore.solving import Kept, SolveRule, highest_return
 from pgcore.system import differences, system
 
-MAY_CHANGE = ("run_dir", "total_timesteps", "until_update", "checkpoint_every")
+MAY_CHANGE = ("run_dir", "total_timesteps", "until_update", "checkpoint_every", "env_timeout")
 """Settings in which a run may go on otherwise than it began: no update depends on them."""
 
 
@@ -46,6 +46,7 @@ def reopen(
     *,
     total_timesteps: int | None = None,
     until_update: int | None = None,
+    env_timeout: float | None = None,
 ) -> Iterator[Reopened]:
     """Locks a run's folder while open, and finds what the run goes on from.
 
@@ -56,6 +57,7 @@ def reopen(
         framework: What is to go on with it.
         total_timesteps: Another budget, instead of the run's own.
         until_update: Where to pause again; by default it does not.
+        env_timeout: Another time limit, instead of the run's own.
 
     Raises:
         UsageError: It is no run folder or has no good checkpoint, the run is solved, its budget is
@@ -68,7 +70,7 @@ def reopen(
         folder.lock()
     try:
         stored = find_checkpoint(path)
-        config = _config(folder, stored, total_timesteps, until_update)
+        config = _config(folder, stored, total_timesteps, until_update, env_timeout)
         rule = _rule(stored)
         _require_unfinished(path, config, stored, rule)
         rows = _rows(path, stored)
@@ -84,6 +86,7 @@ def _config(
     stored: StoredCheckpoint,
     total_timesteps: int | None,
     until_update: int | None,
+    env_timeout: float | None,
 ) -> TrainConfig:
     for field in dataclasses.fields(TrainConfig):
         begun, now = getattr(stored.config, field.name), getattr(folder.config, field.name)
@@ -91,8 +94,13 @@ def _config(
             path = str(folder.path / CONFIG)
             require(False, f"{field.name} in {path!r}", now, f"what the run began with, {begun!r}")
     budget = folder.config.total_timesteps if total_timesteps is None else total_timesteps
+    timeout = folder.config.env_timeout if env_timeout is None else env_timeout
     return replace(
-        folder.config, run_dir=folder.path, total_timesteps=budget, until_update=until_update
+        folder.config,
+        run_dir=folder.path,
+        total_timesteps=budget,
+        until_update=until_update,
+        env_timeout=timeout,
     )
 
 

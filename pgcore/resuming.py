@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -25,6 +26,9 @@ class Resume:
     """Pause again after this many updates, counted from the run's beginning."""
     total_timesteps: int | None = None
     """Another budget of environment steps; by default the run's own."""
+    env_timeout: float | None = None
+    """Another time limit, in seconds, of a reset or step of the environment, 0 for none; by default
+    the run's own."""
     json: bool = False
     """Print one JSON object instead of sentences."""
 
@@ -42,8 +46,7 @@ def resume(name: str, load: Callable[[], Framework], command: Resume) -> int:
     go = partial(
         load().resume,
         run_dir,
-        total_timesteps=command.total_timesteps,
-        until_update=command.until_update,
+        **_changes(command),
     )
     with warnings.catch_warnings():
         for said in (ResumeWarning, UnreachableThreshold):  # above, and when the run began
@@ -53,11 +56,19 @@ def resume(name: str, load: Callable[[], Framework], command: Resume) -> int:
 
 def _look(name: str, command: Resume) -> Reopened:
     """The run that is to go on, as it is found; what there is to know of it is printed."""
-    options = {"total_timesteps": command.total_timesteps, "until_update": command.until_update}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResumeWarning)
-        with reopen(command.run_dir, name, **options) as before:
+        with reopen(command.run_dir, name, **_changes(command)) as before:
             pass
     for warning in caught:
         print(f"{name}: warning: {warning.message}", file=sys.stderr)
     return before
+
+
+def _changes(command: Resume) -> dict[str, Any]:
+    """What is to be otherwise than the run began with; None where it is not."""
+    return {
+        "total_timesteps": command.total_timesteps,
+        "until_update": command.until_update,
+        "env_timeout": command.env_timeout,
+    }

@@ -121,6 +121,11 @@ class RunFolder:
         self._last = row
         return self._metrics.position
 
+    def require_present(self) -> None:
+        """Raises an `OSError` if the folder is no longer where it was."""
+        if self._metrics is not None:
+            self._metrics.require_present()
+
     def sync(self) -> None:
         """Makes sure that the rows are on the disk."""
         if self._metrics is not None:

@@ -227,7 +227,11 @@ class SeedsFolder:
         result = json.loads(path.read_text())
         self._lines[seed] |= {name: result[name] for name in SEEDS_COLUMNS if name in result}
         self._lines[seed] |= {"evaluation_return": (result["evaluation"] or {}).get("mean_return")}
-        write_atomically(self._path / SEEDS, self._table())
+        try:
+            write_atomically(self._path / SEEDS, self._table())
+        except OSError as error:
+            table = str(self._path / SEEDS)
+            raise RunError(f"{table!r} cannot be written: {error.strerror or error}") from error
 
     def _table(self) -> bytes:
         text = io.StringIO()

@@ -58,8 +58,9 @@ def run(
 
     Raises:
         UsageError: The run folder exists, or it cannot be made.
-        RunError: A reward, an observation, a parameter, the loss or its gradient is not finite, or
-            a checkpoint cannot be written.
+        RunError: A reward, an observation, a parameter, the loss or its gradient is not finite, the
+            environment raises, hangs or returns what it should not, or the folder cannot be
+            written to.
     """
     warn_of_threshold(config)
     with Run(
@@ -72,10 +73,12 @@ def run(
     ) as training:
         while not training.is_over:
             params = trainer.snapshot(state)
-            step = trainer.step(state)
-            state = step.state
-            is_promising = training.count(lambda params=params: params, step)
-            batches = trainer.evaluate(params, training.num_updates) if is_promising else None
+            with training.located():
+                step = trainer.step(state)
+            state, batches = step.state, None
+            if training.count(lambda params=params: params, step):
+                with training.located():
+                    batches = trainer.evaluate(params, training.num_updates)
             update = training.conclude(params, step, batches)
             if callback is not None:
                 callback(update)

@@ -17,6 +17,7 @@ def resume(
     *,
     total_timesteps: int | None = None,
     until_update: int | None = None,
+    env_timeout: float | None = None,
     callback: Callable[[Update], None] | None = None,
 ) -> Result:
     """Goes on with a run of either framework in its own folder, from its newest good checkpoint.
@@ -28,6 +29,7 @@ def resume(
         run_dir: The run folder.
         total_timesteps: Another budget; by default the run's own.
         until_update: Pause again after this many updates, counted from the run's beginning.
+        env_timeout: Another time limit of the environment's calls; by default the run's own.
         callback: Called with an `Update` after each new update.
 
     Returns:
@@ -39,8 +41,13 @@ def resume(
         RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
     """
     started = time.perf_counter()
-    options = {"total_timesteps": total_timesteps, "until_update": until_update}
-    with reopen(run_dir, "pgjax", **options) as before:
+    with reopen(
+        run_dir,
+        "pgjax",
+        total_timesteps=total_timesteps,
+        until_update=until_update,
+        env_timeout=env_timeout,
+    ) as before:
         config = before.config
         found = _load(before.stored, str(run_dir))
         _require_fit(found.state.params, config, make_env(config.env_id))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from pgcore.bookkeeping import Result, StepResult, Update
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
-from pgcore.faults import Played
+from pgcore.faults import LARGEST_SHARE, EnvironmentFault, Played
 from pgcore.training import Trainer, run
 from pgjax.checkpoint import (
     _keys_to_tensors,
@@ -22,7 +22,7 @@ from pgjax.checkpoint import (
     state_to_tensors,
 )
 from pgjax.envs.base import Env
-from pgjax.envs.gymnasium import _host_errors
+from pgjax.envs.gymnasium import _finished, _host_errors
 from pgjax.envs.registry import make_env
 from pgjax.losses import reinforce_loss
 from pgjax.optim import make_optimizer
@@ -145,15 +145,19 @@ def _make_trainer(
     def step(state: TrainState) -> StepResult:
         with _host_errors():
             episodes = play(state.params, train_key, state.update, np.int32(0))
-            state, metrics = jax.block_until_ready(learn(state, episodes.trajectory))
+            state, metrics = _finished(learn(state, episodes.trajectory))
         return StepResult(state, metrics, _played(episodes))
 
     def evaluate(params: Any, update: int) -> list[Played]:
-        with _host_errors():
-            return [
-                _played(play(params, eval_key, np.int32(update), np.int32(batch)))
-                for batch in range(_num_eval_batches(config))
-            ]
+        played = []
+        for batch in range(_num_eval_batches(config)):
+            try:
+                with _host_errors():
+                    episodes = play(params, eval_key, np.int32(update), np.int32(batch))
+                    played.append(_played(_finished(episodes)))
+            except EnvironmentFault as fault:
+                raise fault.after(batch * config.episodes_per_update) from fault.__cause__
+        return played
 
     return Trainer(
         "pgjax",
@@ -185,7 +189,7 @@ class _Parts(NamedTuple):
 
 
 def _make_parts(config: TrainConfig) -> _Parts:
-    env = make_env(config.env_id)
+    env = make_env(config.env_id, timeout=config.env_timeout or None)
     policy = make_policy(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
     optimizer = make_optimizer(config)
     draw_params = jax.jit(policy.init)
@@ -197,9 +201,10 @@ def _make_parts(config: TrainConfig) -> _Parts:
         noise = draw_noise(policy, env, key, config.episodes_per_update)
         trajectory = rollout(policy, params, env, noise)
         obs, reward, mask = trajectory.obs, trajectory.reward, trajectory.mask
-        numbers = (obs, reward, params)  # the first two are zero outside the mask
-        each = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), numbers)
-        is_finite = jax.tree.reduce(jnp.logical_and, each)
+        each = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), (obs, params))
+        largest = jnp.finfo(reward.dtype).max * LARGEST_SHARE
+        is_small = (jnp.abs(reward).sum(axis=0) <= largest).all()  # zero outside the mask
+        is_finite = jax.tree.reduce(jnp.logical_and, each) & is_small
         return _Episodes(trajectory, episode_returns(reward, mask), is_finite)
 
     def start(key: Array, params: Any) -> TrainState:

@@ -19,6 +19,7 @@ def resume(
     *,
     total_timesteps: int | None = None,
     until_update: int | None = None,
+    env_timeout: float | None = None,
     callback: Callable[[Update], None] | None = None,
 ) -> Result:
     """Continues a run, whichever framework began it, where its newest good checkpoint left it.
@@ -30,6 +31,7 @@ def resume(
         run_dir: The run folder.
         total_timesteps: A budget instead of the run's own.
         until_update: The update after which to pause again, counted from the run's beginning.
+        env_timeout: Another time limit of the environment's calls; by default the run's own.
         callback: Called with a `pgcore.Update` after each update that is added.
 
     Returns:
@@ -41,10 +43,18 @@ def resume(
         RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
     """
     started = time.perf_counter()
-    options = {"total_timesteps": total_timesteps, "until_update": until_update}
-    with reopen(run_dir, "pgtorch", **options) as before, _one_thread():
+    with (
+        reopen(
+            run_dir,
+            "pgtorch",
+            total_timesteps=total_timesteps,
+            until_update=until_update,
+            env_timeout=env_timeout,
+        ) as before,
+        _one_thread(),
+    ):
         config, update = before.config, before.stored.progress.update
-        env = make_env(config.env_id)
+        env = make_env(config.env_id, timeout=config.env_timeout or None)
         found = _load(before.stored, str(run_dir))
         _require_fit(found.state.params, config, env)
         keys = _stored_keys(before.stored.state) or _run_keys(_seed_after(config.seed, update))

@@ -14,7 +14,7 @@ from torch import Tensor
 from pgcore.bookkeeping import Result, StepResult, Update
 from pgcore.config import TrainConfig
 from pgcore.errors import require
-from pgcore.faults import Played
+from pgcore.faults import LARGEST_SHARE, Played
 from pgcore.schema import Tensors
 from pgcore.training import Trainer, run
 from pgtorch.checkpoint import (
@@ -141,7 +141,7 @@ def train(
         RunError: A reward, an observation, a parameter, the loss or its gradient is not finite.
     """
     started = time.perf_counter()
-    env = make_env(config.env_id)
+    env = make_env(config.env_id, timeout=config.env_timeout or None)
     policy = make_policy(config.agent, env.obs_dim, env.num_actions, config.hidden_sizes)
     key, evaluation_key = _run_keys(config.seed)
     trainer = _make_trainer(config, policy, env, key, evaluation_key)
@@ -213,8 +213,9 @@ def _one_thread() -> Iterator[None]:
 
 def _played(params: torch.nn.Module, trajectory: Trajectory) -> Played:
     obs, reward, mask = trajectory.obs, trajectory.reward, trajectory.mask  # zero outside the mask
-    numbers = (obs, reward, *params.parameters())
-    is_finite = all(bool(torch.isfinite(each).all()) for each in numbers)
+    is_finite = all(bool(torch.isfinite(each).all()) for each in (obs, *params.parameters()))
+    largest = torch.finfo(reward.dtype).max * LARGEST_SHARE
+    is_finite = is_finite and bool((reward.abs().sum(dim=0) <= largest).all())
     return Played(episode_returns(reward, mask).double().numpy(), is_finite, lambda: trajectory)
 
 

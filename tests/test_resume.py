@@ -165,14 +165,14 @@ def test_ctrl_c_inside_an_update_leaves_the_checkpoint_of_the_one_before(
 def test_ctrl_c_before_an_evaluation_and_a_second_one_while_saving_lose_nothing(
     tmp_path, monkeypatch, whole, framework
 ):
-    from pgcore import bookkeeping
+    from pgcore import bookkeeping, saving
 
     folder, package = tmp_path / "run", FRAMEWORKS[framework]
 
     def stop(update):
         if update.row.update == 3:
             name = "write_checkpoint"
-            monkeypatch.setattr(bookkeeping, name, interrupting(lambda *_: None, 0))
+            monkeypatch.setattr(saving, name, interrupting(lambda *_: None, 0))
             raise Stop
 
     config = settings("reinforce", folder, until_update=6, checkpoint_every=2)
@@ -434,12 +434,12 @@ def parts(package):
 def test_a_checkpoint_that_cannot_be_written_stops_the_run_with_its_policy_kept(
     tmp_path, monkeypatch
 ):
-    from pgcore import bookkeeping
+    from pgcore import saving
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bookkeeping, "write_checkpoint", full)
+    monkeypatch.setattr(saving, "write_checkpoint", full)
     with pytest.raises(RunError, match="no checkpoint in .*run' can be written: No space left"):
         pgtorch.train(settings("reinforce", tmp_path / "run", until_update=1))
     result = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -1,7 +1,9 @@
 """Any Gymnasium environment as an `Env`, stepped on the host."""
 
+import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,6 +15,7 @@ import numpy as np
 from jax.experimental import io_callback
 from jaxtyping import Array, Int, Num
 
+from pgcore.deadline import Deadline, are_there_any, late_elsewhere
 from pgcore.gym import CARTPOLE, GymEpisodes, gym_spec
 from pgjax.envs import cartpole
 from pgjax.envs.base import Env
@@ -24,22 +27,25 @@ class _GymnasiumState(NamedTuple):
     time: Int[Array, " B"]
 
 
-def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> Env:
+def GymnasiumEnv(
+    env_id: str = "CartPole-v1", max_steps: int | None = None, timeout: float | None = None
+) -> Env:
     """A Gymnasium environment whose episodes `rollout` can play, jitted or not.
 
     CartPole's reset noise is its initial state, any other environment's its seeds. The episodes
     live on the host, one set for each number of episodes: `step` plays on from wherever they are,
-    not from an older state, and `vmap` is refused.
+    not from an older state, and `vmap` is refused. One reset or step of one of them may take
+    `timeout` seconds, by default for ever; what takes longer is an `EnvironmentFault`.
 
     Raises:
         UsageError: Gymnasium can't make it, or its spaces do not fit (see `pgcore.gym.gym_spec`).
     """
-    spec = gym_spec(env_id, max_steps)
+    spec, deadline = gym_spec(env_id, max_steps), Deadline(timeout)
     hosts: dict[int, GymEpisodes] = {}
 
     def host(num_episodes: int) -> GymEpisodes:
         if num_episodes not in hosts:
-            hosts[num_episodes] = GymEpisodes(spec, num_episodes)
+            hosts[num_episodes] = GymEpisodes(spec, num_episodes, deadline)
         return hosts[num_episodes]
 
     def reset(noise: Num[Array, "B ..."]) -> tuple[_GymnasiumState, Array]:
@@ -122,18 +128,47 @@ def _remembering(play: Callable[..., Any]) -> Callable[..., Any]:
 def _host_errors() -> Iterator[None]:
     """Raises what an environment raised (Ctrl-C included) and not JAX's report of it."""
     _raised.clear()
+    _JAX_REPORTS.addFilter(_is_news)
     try:
         with _signals_held():
             yield
     except jax.errors.JaxRuntimeError:
         if not _raised:
             raise
-        raise _raised.pop() from None
+        error = _raised.pop()
+        raise error from error.__cause__
+    finally:
+        _JAX_REPORTS.removeFilter(_is_news)
+
+
+_JAX_REPORTS = logging.getLogger("jax._src.callback")
+"""Where JAX prints the traceback of what a callback raised."""
+
+
+def _is_news(_: logging.LogRecord) -> bool:
+    """Whether it is not raised in a moment anyway."""
+    return not _raised
+
+
+def _finished(arrays: Any) -> Any:
+    """`arrays`, computed.
+
+    JAX may call back to the host from a thread of its own. One that hangs there would be waited for
+    by code that no signal ends, so as long as a call is limited it is looked for here.
+    """
+    while are_there_any() and not all(leaf.is_ready() for leaf in jax.tree.leaves(arrays)):
+        if (fault := late_elsewhere()) is not None:
+            raise fault
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return jax.block_until_ready(arrays)
+
+
+_SECONDS_BETWEEN_LOOKS = 0.001
 
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Holds Ctrl-C and SIGTERM back until the next environment step, or until the block ends.
+    """Holds signals that stop a run back until the next environment step, or until the block ends.
 
     What their handlers raise in the middle of JAX's own callback code would reach the caller as
     a `JaxRuntimeError`. A second signal acts at once: an environment may hang.
@@ -147,7 +182,7 @@ def _signals_held() -> Iterator[None]:
         _held.append(lambda: handlers[number](number, frame))
 
     if threading.current_thread() is threading.main_thread():  # no other may set handlers
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if callable(signal.getsignal(number)):  # the system's own way needs no help
                 handlers[number] = signal.signal(number, hold)
     try:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+from pgcore.deadline import Deadline
 from pgcore.gym import CARTPOLE, GymEpisodes, gym_spec
 from pgtorch.envs import cartpole
 from pgtorch.envs.base import Env
@@ -20,7 +21,9 @@ class _GymnasiumState:
     """An empty tensor of the floating dtype and the device of everything returned."""
 
 
-def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> Env:
+def GymnasiumEnv(
+    env_id: str = "CartPole-v1", max_steps: int | None = None, timeout: float | None = None
+) -> Env:
     """Any Gymnasium environment with a flat Box observation and Discrete actions.
 
     B episodes run in a `SyncVectorEnv` with NEXT_STEP autoreset, one to each copy, which rests
@@ -33,14 +36,16 @@ def GymnasiumEnv(env_id: str = "CartPole-v1", max_steps: int | None = None) -> E
     Args:
         env_id: A registered id.
         max_steps: Another step limit than the registered one.
+        timeout: Seconds that one reset and one step of one environment may take, without which
+            they may take for ever. What takes longer is an `EnvironmentFault`.
 
     Raises:
         UsageError: Gymnasium cannot make it, or its spaces are of another kind.
     """
-    spec = gym_spec(env_id, max_steps)
+    spec, deadline = gym_spec(env_id, max_steps), Deadline(timeout)
 
     def reset(noise: Num[Tensor, "B ..."]) -> tuple[_GymnasiumState, Float[Tensor, "B O"]]:
-        episodes = GymEpisodes(spec, len(noise))
+        episodes = GymEpisodes(spec, len(noise), deadline)
         dtype = noise.dtype if noise.is_floating_point() else torch.get_default_dtype()
         like = torch.empty(0, dtype=dtype, device=noise.device)
         obs = torch.tensor(episodes.reset(noise.detach().cpu().numpy()), device=noise.device)

@@ -1,0 +1,109 @@
+"""A command's process: the signals that end it, and the streams that may go away under it.
+
+A run is not lost because nobody listens any more. What can't be printed is left out: progress, the
+last sentences (all of it is in the run folder too). A terminal that goes away sends SIGHUP first,
+which stops the run as Ctrl-C does; under `nohup` it does not.
+"""
+
+import io
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Any, TextIO
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: what a run does on Ctrl-C is right here too."""
+
+    code = 143
+
+
+class HungUp(KeyboardInterrupt):
+    """SIGHUP arrived: the terminal is gone, or the connection to it."""
+
+    code = 129
+
+
+def stop_code(stop: KeyboardInterrupt) -> int:
+    """The exit code of a process that a person, or the system, stopped so."""
+    return getattr(stop, "code", 130)
+
+
+def listen() -> None:
+    """Lets SIGTERM and SIGHUP stop a run as Ctrl-C does, unless whoever began it had them ignored.
+
+    (`nohup` has SIGHUP ignored, and a shell Ctrl-C for what runs in the background.)
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, _: object) -> None:
+    if number == signal.SIGHUP:
+        raise HungUp("hung up")
+    raise Terminated("terminated")
+
+
+def open_standard_streams() -> None:
+    """Opens those of the three that are closed, to nowhere.
+
+    Else the next file that is opened, metrics.csv say, would be what a library takes for its
+    standard error; and what Python prints to a standard error that is None comes out on the
+    standard output.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process runs
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Prints a line, on the standard output by default, if there is anybody to read it."""
+    Unbroken(sys.stdout if stream is None else stream).write(f"{text}\n")
+
+
+class Unbroken(io.TextIOBase):
+    """A stream that goes on in silence when what it is written to has gone away."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes at once, or nowhere."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):  # a closed pipe, a dead terminal, a full disk, a closed file
+            _silence(self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is left to flush."""
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """The file's number, for its size to be asked."""
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The stream's."""
+        return self._stream.encoding
+
+
+def _silence(stream: TextIO) -> None:
+    """What is still in the stream's buffer goes nowhere, when Python ends too."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
