@@ -206,6 +206,28 @@ def candidate_function(
     return jax_function(candidate, None) if takes_params(reference, candidate) else candidate
 
 
+def merged(
+    reference: Any, candidate: Any, params: Collection[str], names: Names, kinds: Kinds | None
+) -> list[str]:
+    """What a reader should know of biases that are added on the way, for the candidate has one."""
+    if not gets_torch_weights(reference, candidate):
+        return []
+    return merged_in(layout_for(candidate, reference, params, names, kinds))
+
+
+def merged_in(found: Layout) -> list[str]:
+    """The same of a map."""
+    pairs = {(p.torch, p.flax) for p in found.pairs if p.leaf.role == "added"}
+    tensors = list(dict.fromkeys(name for name, _ in sorted(pairs)))
+    if not tensors:
+        return []
+    note = (
+        f"{', '.join(tensors)}: added to the other bias, for the candidate has one for the sum of "
+        "both; torch, which steps both, trains otherwise"
+    )
+    return [note]
+
+
 def layout_for(
     candidate: Any, source: Any, params: Collection[str], names: Names, kinds: Kinds | None
 ) -> Layout:

@@ -72,4 +72,5 @@ def prepared(
     theirs = [own.get(input_name, input_name) for input_name in inputs]
     in_jax = given.call_renamed(explained("candidate", as_function, theirs), own)
     notes = modules.notes(reference, inputs)
+    notes += modules.merged(reference, candidate, inputs.get(modules.PARAMS, {}), names, kinds)
     return Prepared(given, moving, in_torch, in_jax, returned, outputs, notes)

@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parity import sides
+from parity.arrays import largest_magnitude, minus
+from parity.convert.fast_variance import fast_variance, norms
 from parity.convert.faults import alterations, settings, transposed
 from parity.convert.layouts import Kinds, Names, layout
 from parity.convert.pairs import Arrays, Layout
 from parity.convert.parameters import to_flax, to_torch, torch_arrays
 from parity.convert.probes import Probe, draw, filled
 from parity.convert.trees import flax_leaves
-from parity.tolerance import Comparison
+from parity.tolerance import SLACK, Comparison
 from pgcore.errors import UsageError
 
 NUM_PROBES = 3
@@ -148,7 +150,32 @@ def _explanation(probe: Probe, weights: Arrays, comparison: Comparison, found: L
         altered = probe.otherwise(change, weights)
         if _alike(altered, outputs) and not _differs(outputs, altered, comparison):
             return [f"the networks agree with {setting}: no weight says so, set both alike"]
+    if fault := _of_fast_variance(probe, weights, exact, outputs):
+        return [fault]
     return ["no tensor transposed and no two exchanged explain it: compare the networks"]
+
+
+def _of_fast_variance(
+    probe: Probe, weights: Arrays, exact: Arrays, outputs: Mapping[str, np.ndarray]
+) -> str:
+    """What is said if Flax's way to a variance explains the difference, which is its rounding.
+
+    E[x²] − E[x]² cancels where the mean is large. How, depends on the order of the sums, so that no
+    other run has the same numbers: they are of its size if it allows them `SLACK` times over.
+    """
+    for paths in norms(probe.module):
+        fast = probe.otherwise(fast_variance(paths), weights)
+        if not (_alike(fast, outputs) and _alike(exact, outputs)):
+            continue
+        apart = {leaf: largest_magnitude(minus(outputs[leaf], exact[leaf])) for leaf in exact}
+        own = {leaf: largest_magnitude(minus(fast[leaf], exact[leaf])) for leaf in exact}
+        if all(apart[leaf] <= SLACK * own[leaf] for leaf in exact):
+            return (
+                f"the networks differ as far as Flax's fast variance, E[x²] − E[x]², rounds in "
+                f"{', '.join(path or 'the module' for path in paths)}: these inputs have a mean "
+                "that is large beside their spread; use_fast_variance=False in Flax is torch's way"
+            )
+    return ""
 
 
 def _round_trip(

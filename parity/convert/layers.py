@@ -91,7 +91,8 @@ def _batch_norm(dims: int) -> Layer:
         Leaf("running_var", "var", optional=True, positive=True),
     )
     stats = (leaf._replace(collection="batch_stats") for leaf in (mean, variance))
-    forms = ((SCALE, BIAS, mean, variance, count),)
+    equinox = (WEIGHT._replace(optional=True), BIAS, mean, variance, count)
+    forms = ((SCALE, BIAS, mean, variance, count), equinox)
     return Layer(f"torch.nn.BatchNorm{dims}d", (SCALE, BIAS, *stats, count), forms)
 
 

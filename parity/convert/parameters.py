@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.convert.equinox_state import is_stateful, require_state, require_statistics
 from parity.convert.layouts import Kinds, Names, layout
 from parity.convert.pairs import Arrays, Layout, require_names, require_shapes
 from parity.convert.trees import flax_leaves, flax_tree
@@ -25,8 +26,8 @@ def to_flax(
         source: A torch module; or its tensors by name, a `state_dict`, torch's or NumPy's.
         template: The parameters to be replaced: Linen's (`{"params": …}`, with `batch_stats`
             beside them if there are any, or the tree inside), an NNX state or module, an Equinox
-            module, or what `jax.eval_shape` makes of these. Its shapes are checked; its dtypes are
-            not looked at, for values keep theirs.
+            module or the pair of one and its state, or what `jax.eval_shape` makes of these. Its
+            shapes are checked; its dtypes are not looked at, for values keep theirs.
         names: Torch module paths to Flax module paths, where they differ:
             `{"actor.linear1": "actor/Dense_0"}`.
         kinds: The kind of each layer, `{"linear1": "Linear"}` or `"Linear"` for all. A torch
@@ -41,6 +42,7 @@ def to_flax(
     """
     leaves = flax_leaves(template)
     found = layout(source, names=names, kinds=kinds, like=leaves)
+    require_state(template, found.paths, leaves)
     arrays = found.to_flax(torch_arrays(source), merge_biases=merge_biases)
     require_like(arrays, leaves, found)
     return flax_tree(arrays, template)
@@ -62,8 +64,11 @@ def to_torch(
     Raises:
         UsageError: As `to_flax`.
     """
+    if is_stateful(params):
+        require_statistics(*params)
     leaves = flax_leaves(params)
     found = layout(template, names=names, kinds=kinds, like=leaves)
+    require_state(params, found.paths, leaves)
     require_names(leaves, found.paths, "the Flax tree")
     own = torch_arrays(template)
     arrays = found.to_torch({path: np.asarray(leaf) for path, leaf in leaves.items()}, own=own)

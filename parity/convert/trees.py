@@ -6,20 +6,24 @@ from typing import Any
 
 import numpy as np
 
+from parity.convert.equinox_state import is_stateful, state_filled, state_leaves
 from pgcore.errors import UsageError
 
 
 def flax_leaves(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by path, `Dense_0/kernel`, without Linen's `params/` in front.
 
-    Of an Equinox module only arrays are leaves here, as for `equinox.filter(tree, is_array)`; of an
-    NNX module everything but the state of its random numbers.
+    Of an Equinox module only arrays are leaves here, as for `equinox.filter(tree, is_array)`, and
+    of a pair of one and its state, the statistics of its norms too; of an NNX module everything but
+    the state of its random numbers.
 
     Raises:
         UsageError: Two leaves have one path.
     """
     import jax
 
+    if is_stateful(tree):
+        return {**flax_leaves(tree[0]), **state_leaves(*tree)}
     is_equinox = _holds(tree, "equinox")
     found = jax.tree_util.tree_flatten_with_path(_state(tree))[0]
     if is_equinox:
@@ -57,6 +61,8 @@ def flax_filled(arrays: Mapping[str, Any], template: Any) -> Any:
     """
     import jax
 
+    if is_stateful(template):
+        return flax_filled(arrays, template[0]), state_filled(arrays, *template)
     is_equinox = _holds(template, "equinox")
 
     def fill(keys: Any, leaf: Any) -> Any:

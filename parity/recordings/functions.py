@@ -70,7 +70,7 @@ def runner(
             f"names and kinds are given for the {role}, which is no module of Flax or Equinox, "
             "accepted is None: no weights are converted"
         )
-    as_function, inputs = _as_function(function, kind, inputs, role, asked)
+    as_function, inputs, of_map = _as_function(function, kind, inputs, role, asked)
     names = {name: asked.rename.get(name, name) for name in inputs}
     if kind:
         names.pop(modules.PARAMS, None)
@@ -80,7 +80,7 @@ def runner(
         as_given = {path: leaf for path, leaf in paths(inputs, role).items() if is_floating(leaf)}
         given.arrays |= cast(as_given, np.float64)
         given.notes.clear()
-    notes = (*given.notes, *modules.notes(function, inputs))
+    notes = (*given.notes, *modules.notes(function, inputs), *of_map)
     call = given.call_renamed(as_function, asked.rename)
     kinds = _kinds(function, kind, inputs, asked)
     return Runner(framework, given, call, role, place, notes, kinds)  # pyright: ignore[reportArgumentType]
@@ -88,8 +88,8 @@ def runner(
 
 def _as_function(
     function: Any, kind: str, inputs: Mapping[str, Any], role: str, asked: Asked
-) -> tuple[Callable[..., Any], Mapping[str, Any]]:
-    """A module as a function of `params` and its inputs, with its weights among these."""
+) -> tuple[Callable[..., Any], Mapping[str, Any], list[str]]:
+    """A module as a function of `params` and its inputs, its weights among these, and notes."""
     if asked.names is not None or asked.kinds is not None:
         params = inputs.get(modules.PARAMS)
         if not isinstance(params, Mapping):
@@ -98,13 +98,13 @@ def _as_function(
                 "are the torch module's weights, by torch's names"
             )
         found = modules.layout_for(function, params, [*params], asked.names or {}, asked.kinds)
-        return modules.jax_function(function, found), inputs
+        return modules.jax_function(function, found), inputs, modules.merged_in(found)
     given = modules.with_own_params(function, inputs)
     if kind in ("", "torch"):
-        return modules.reference_function(function), given
+        return modules.reference_function(function), given, []
     if modules.PARAMS in given:  # NNX counts layers by integers, a file by text
         given[modules.PARAMS] = sides.nested(sides.flat(given[modules.PARAMS]))
-    return modules.jax_function(function, None), given
+    return modules.jax_function(function, None), given, []
 
 
 def _kinds(

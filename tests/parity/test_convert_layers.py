@@ -53,6 +53,18 @@ def of_equinox(layer, x):
     return (lambda module, x: jax.vmap(module)(x)), layer
 
 
+def stateful(mode, size):
+    """Equinox's BatchNorm and its state, for inference."""
+    model, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(size, "batch", mode=mode)
+
+    def apply(pair, x):
+        model, state = pair
+        over_batch = {"axis_name": "batch", "in_axes": (0, None), "out_axes": (0, None)}
+        return jax.vmap(model, **over_batch)(x, state)[0]
+
+    return apply, (eqx.nn.inference_mode(model), state)
+
+
 RNGS = nnx.Rngs(0)
 VALID = {"padding": "VALID"}
 T = torch.nn
@@ -130,6 +142,24 @@ CASES = {
     ),
     "BatchNorm3d": (
         T.BatchNorm3d(2), linen(nn.BatchNorm(use_running_average=True), VOLUMES), VOLUMES),
+    "BatchNorm1d, Equinox, batch": (T.BatchNorm1d(3), stateful("batch", 3), OBS),
+    "BatchNorm2d, Equinox, ema": (T.BatchNorm2d(4), stateful("ema", 4), IMAGES),
+    "GroupNorm, NNX": (
+        T.GroupNorm(2, 4), of_nnx(nnx.GroupNorm(4, 2, epsilon=1e-5, rngs=RNGS), IMAGES), IMAGES),
+    "RMSNorm, NNX": (
+        T.RMSNorm(3, eps=1e-5), of_nnx(nnx.RMSNorm(3, epsilon=1e-5, rngs=RNGS), OBS), OBS),
+    "BatchNorm1d, NNX": (
+        T.BatchNorm1d(3), of_nnx(nnx.BatchNorm(3, use_running_average=True, rngs=RNGS), OBS), OBS),
+    "BatchNorm3d, NNX": (
+        T.BatchNorm3d(2),
+        of_nnx(nnx.BatchNorm(2, use_running_average=True, rngs=RNGS), VOLUMES),
+        VOLUMES,
+    ),
+    "Conv1d, Linen": (T.Conv1d(3, 3, 3), linen(nn.Conv(3, (3,), **VALID), SERIES), SERIES),
+    "Conv1d, NNX": (
+        T.Conv1d(3, 3, 3), of_nnx(nnx.Conv(3, 3, (3,), **VALID, rngs=RNGS), SERIES), SERIES),
+    "Conv3d, NNX": (
+        T.Conv3d(2, 2, 2), of_nnx(nnx.Conv(2, 2, (2, 2, 2), **VALID, rngs=RNGS), VOLUMES), VOLUMES),
 }  # fmt: skip
 
 
@@ -472,6 +502,62 @@ def test_an_equinox_module_keeps_what_is_no_array():
     assert made.activation is mlp.activation
     np.testing.assert_array_equal(made.layers[1].weight, module["layers"][1].weight.detach())
     assert_identical(convert.to_torch(made, module), module.state_dict())
+
+
+def test_equinox_statistics_of_few_batches_come_to_torch_as_inference_has_them():
+    module, x = T.BatchNorm1d(3), jnp.asarray(OBS, jnp.float32)
+    for mode, (apply, (model, state)) in {m: stateful(m, 3) for m in ("batch", "ema")}.items():
+        training = eqx.nn.inference_mode(model, value=False)
+        for shift in (0.0, 1.0):
+            over = {"axis_name": "batch", "in_axes": (0, None), "out_axes": (0, None)}
+            _, state = jax.vmap(training, **over)(x + shift, state)
+        back = convert.to_torch((model, state), module)
+        trained = T.BatchNorm1d(3).eval()
+        trained.load_state_dict(back)
+        expected = trained(torch.tensor(np.array(x))).detach().numpy()
+        rounding = 16 * 2.0**-24  # float32, of numbers near 1 whose differences these are
+        np.testing.assert_allclose(apply((model, state), x), expected, atol=rounding, err_msg=mode)
+
+
+def test_converted_equinox_statistics_go_on_as_torchs_do():
+    """Momentum 0.9 in Equinox is 0.1 in torch, whose variance is unbiased: the mean tells."""
+    module, x = T.BatchNorm1d(3), torch.tensor(OBS, dtype=torch.float32)
+    module.running_mean += 5  # far from where a first batch would leave it
+    model, state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(3, "batch", mode="batch", momentum=0.9)
+    _, state = convert.to_flax(module, (model, state))
+    over = {"axis_name": "batch", "in_axes": (0, None), "out_axes": (0, None)}
+    _, state = jax.vmap(model, **over)(jnp.array(x), state)
+    module(x)
+    mean = convert.to_torch((model, state), module)["running_mean"]
+    np.testing.assert_allclose(mean, module.running_mean, rtol=1e-6)
+
+
+def test_equinox_statistics_that_are_not_there_are_named():
+    _, (model, state) = stateful("ema", 3)
+    with pytest.raises(UsageError, match=r"model lacks mean, var, which are in its state"):
+        convert.to_flax(T.BatchNorm1d(3), model)
+    with pytest.raises(UsageError, match="BatchNorm has seen no batch"):
+        convert.to_torch((model, state), T.BatchNorm1d(3))
+
+
+@pytest.mark.parametrize("norm", ["LayerNorm", "GroupNorm"])
+def test_flax_s_fast_variance_is_named_where_it_matters(norm):
+    module = T.LayerNorm(8) if norm == "LayerNorm" else T.GroupNorm(2, 8)
+    x = RNG.normal(size=(4, 8))
+
+    def certified(x, **how):
+        sizes = {} if norm == "LayerNorm" else {"num_groups": 2}
+        layer = getattr(nn, norm)(**{"epsilon": 1e-5, **sizes, **how})
+        template = jax.eval_shape(lambda: layer.init(KEY, jnp.zeros((1, 8))))
+        return convert.certify(module, layer.apply, template, x)
+
+    certified(x).assert_ok()
+    named = "Flax's fast variance"
+    assert named in str(certified(1e5 + x))
+    certified(1e5 + x, use_fast_variance=False).assert_ok()
+    other = str(certified(x, epsilon=0.5))  # another fault of a norm is not taken for it
+    assert named not in other
+    assert "compare the networks" in other
 
 
 def test_a_count_of_batches_stays_torchs_own():

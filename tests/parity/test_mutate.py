@@ -100,9 +100,9 @@ def test_a_kind_makes_what_it_says_and_nothing_else(kind, expression, expected):
     [
         ("with torch.no_grad():", {"if True:"}),
         ("with (no_grad()):  # why: so", {"if True:  # why: so"}),
-        ("with a(), b(1) as x, c:", {"with b(1) as x, c:", "with a(), b(1) as x:"}),
+        ("with a(), b() as x, c:", {"with b() as x, c:", "with a(), b() as x:"}),
         ("with (\n        a as y,\n        b,\n    ):", {"with a as y:"}),
-        ("with f(p) as file:", set()),
+        ("with f() as file:", set()),
     ],
 )
 def test_a_with_is_left_out_unless_its_name_is_needed(header, expected):

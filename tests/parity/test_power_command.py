@@ -288,9 +288,7 @@ def test_a_slip_in_a_name_is_found_before_the_command_runs(project, capsys):
         assert main(["power", "--of", target, *command]) == 2, target
         assert said in capsys.readouterr().err
     assert not (project / "ran").exists()
-    assert (
-        main(["power", "--of", "loss:Huber", "--of", "loss", *command]) == 2
-    )  # it imports nothing
+    assert main(["power", "--of", "loss:Huber", *command]) == 2  # it imports nothing
     assert (project / "ran").exists()
 
 
