@@ -41,8 +41,8 @@ def gym_spec(env_id: str, max_steps: int | None = None) -> GymSpec:
 
     Raises:
         UsageError: The environment is unknown, lacks a package, can't be made, has no step limit
-            or one beyond a million, or has spaces other than a flat `Box` observation and a `Discrete` action that starts
-            at 0.
+            or one beyond a million, or has spaces other than a flat `Box` observation and a
+            `Discrete` action that starts at 0.
     """
     env = _make(env_id, max_steps)
     try:
