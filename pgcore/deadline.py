@@ -67,7 +67,7 @@ class Deadline:
             _watch(self)
 
     def begin(self, caller: Caller) -> None:
-        """Says that a call begins. It costs a tenth of a microsecond: no clock is looked at."""
+        """Says that a call begins. It is cheap: no clock is looked at."""
         self._caller = caller
         self.thread = threading.get_ident()
         self._calls += 1

@@ -87,7 +87,9 @@ def evaluate(
             obs, reward, terminated, truncated = envs.step(actions)
             step += 1
             _require_finite("the reward", reward, running, step, env_id)
-            returns += np.where(running, reward, 0.0)
+            with np.errstate(over="ignore"):
+                returns += np.where(running, reward, 0.0)
+            _require_finite("the return", returns, running, step, env_id)
             running &= ~(terminated | truncated)
     finally:
         envs.close()

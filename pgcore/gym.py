@@ -16,6 +16,9 @@ CARTPOLE = "CartPole-v1"
 CARTPOLE_RESET_BOUND = 0.05
 """CartPole's initial state is uniform within ± this, in each of its four dimensions."""
 
+LARGEST_STEPS = 1_000_000
+"""Of an episode. Its noise alone takes 64 MB then, for 8 episodes and two actions."""
+
 PACKAGES = {"ALE": ("ale-py", "ale_py")}
 """Well-known namespaces that Gymnasium does not have itself: their package and its module."""
 
@@ -37,9 +40,9 @@ def gym_spec(env_id: str, max_steps: int | None = None) -> GymSpec:
         max_steps: Overrides the registered step limit.
 
     Raises:
-        UsageError: The environment is unknown, lacks a package, can't be made, has no step limit,
-            or has spaces other than a flat `Box` observation and a `Discrete` action that starts
-            at 0.
+        UsageError: The environment is unknown, lacks a package, can't be made, has no step limit
+            or one beyond a million, or has spaces other than a flat `Box` observation and a
+            `Discrete` action that starts at 0.
     """
     env = _make(env_id, max_steps)
     try:
@@ -61,6 +64,12 @@ def gym_spec(env_id: str, max_steps: int | None = None) -> GymSpec:
         )
     if limit is None:
         raise UsageError(f"env_id {env_id!r} has no step limit; register it with max_episode_steps")
+    if limit > LARGEST_STEPS:
+        raise UsageError(
+            f"env_id {env_id!r} has a step limit of {limit:,}, accepted is at most "
+            f"{LARGEST_STEPS:,}, for the noise of a whole episode is drawn before it; register it "
+            "with a smaller max_episode_steps"
+        )
     return GymSpec(env_id, obs_space.shape[0], int(action_space.n), int(limit))
 
 

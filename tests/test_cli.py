@@ -184,6 +184,7 @@ BAD_CALLS = [
     (["train", "--env-id", "States-v0"], r"'States-v0' observes Discrete\(5\)"),
     (["train", "--env-id", "FromOne-v0"], r"'FromOne-v0' takes actions in Discrete\(2, start=1\)"),
     (["train", "--env-id", "Endless-v0"], "'Endless-v0' has no step limit"),
+    (["train", "--env-id", "Lasting-v0"], "'Lasting-v0' has a step limit of 1,000,000,000, acc"),
     (["train", "--seeds", "0:2", "--env-id", "Acrobt-v1"], "did you mean 'Acrobot-v1'"),
     (["train", "--seeds", "0:2", "--env-id", "Pendulum-v1"], "takes actions in Box"),
     (["train", "--seeds", "0:99999999999999999999"], "seeds is .*at most 10,000"),
@@ -247,6 +248,7 @@ class FromOne(Endless):
     action_space = gymnasium.spaces.Discrete(2, start=1)
 
 
+gymnasium.register("Lasting-v0", Endless, max_episode_steps=10**9)
 for bad in (NeedsMap, NeedsName, NeedsPackage, Endless, Images, States, FromOne):
     gymnasium.register(f"{bad.__name__}-v0", bad, max_episode_steps=None if bad is Endless else 5)
 

@@ -53,6 +53,13 @@ BAD_SETTINGS = [
     ({"checkpoint_every": None}, "checkpoint_every is None"),
     ({"until_update": 5, "checkpoint_every": 0}, "checkpoint_every is 0.*beside until_update"),
     ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
+    (
+        {"env_timeout": -1},
+        "env_timeout is -1, accepted is seconds, from 0.1 to .*, or 0",
+    ),
+    ({"env_timeout": 0.01}, "env_timeout is 0.01"),
+    ({"env_timeout": None}, "env_timeout is None"),
+    ({"env_timeout": math.inf}, "env_timeout is inf"),
     ({"solve_threshold": math.nan}, "solve_threshold is nan"),
 ]
 
@@ -93,6 +100,12 @@ def test_a_missing_key_is_refused_by_name():
     del values["discount"]
     with pytest.raises(UsageError, match="discount"):
         TrainConfig.from_dict(values)
+
+
+def test_a_configuration_of_an_older_version_has_no_time_limit_of_its_own_and_gets_the_default():
+    values = TrainConfig().to_dict()
+    del values["env_timeout"]
+    assert TrainConfig.from_dict(values) == TrainConfig()
 
 
 def test_the_articles_preset_is_one_episode_an_update_and_episode_statistics():

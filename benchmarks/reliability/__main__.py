@@ -26,6 +26,11 @@ PAGE, NAME = "docs/reliability.md", "reliability"
 KINDS = (
     "resumed",
     "killed",
+    "damaged",
+    "hostile",
+    "environments",
+    "disk",
+    "company",
     "long",
 )
 HEADER = ("fault", "tries", "survived", "lost", "command")

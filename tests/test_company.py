@@ -1,0 +1,172 @@
+"""A full disk, a folder that goes, nobody who reads, a terminal that goes away: no run is lost."""
+
+import json
+import os
+import pty
+import resource
+import shutil
+import signal
+import subprocess
+import warnings
+
+import pytest
+
+import pgtorch
+from pgcore.checkpoints import find_checkpoint
+from pgcore.cli import run_cli
+from pgcore.errors import RunError
+from pgcore.saving import UnsavedWarning
+from tests.test_cli import command, load_pgtorch, num_rows, wait_until
+from tests.test_resume import outcome, settings
+
+LAST = 6
+OPTIONS = ["--hidden-sizes", "8", "6", "--episodes-per-update", "2", "--eval-episodes", "3"]
+OPTIONS += ["--seed", "7", "--total-timesteps", "1e9", "--checkpoint-every", "1"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    pgtorch.train(settings("reinforce", folder, until_update=LAST, checkpoint_every=1))
+    return folder
+
+
+def train(folder, callback=None):
+    config = settings("reinforce", folder, until_update=LAST, checkpoint_every=1)
+    pgtorch.train(config, callback=callback)
+
+
+def goes_on(folder, whole):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        find_checkpoint(folder)
+        pgtorch.resume(folder, until_update=LAST)
+    assert outcome(folder) == outcome(whole)
+
+
+@pytest.fixture
+def limited():
+    """No file may grow beyond so many bytes; a soft limit, which is taken back."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(num_bytes):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+
+    yield limit
+    limit(before[0])
+
+
+# config.json has 400 bytes; a line of metrics.csv 150 and its header as many; the state 11,000.
+@pytest.mark.parametrize(("num_bytes", "code"), [(100, 2), (700, 1), (9_000, 1)])
+def test_files_that_may_not_grow_stop_the_command_in_one_sentence(
+    tmp_path, capsys, whole, limited, num_bytes, code
+):
+    folder = tmp_path / "run"
+    limited(num_bytes)
+    arguments = ["train", *OPTIONS, "--until-update", str(LAST), "--run-dir", str(folder)]
+    found = run_cli("pgtorch", load_pgtorch, arguments)
+    limited(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    said = capsys.readouterr().err
+    assert (found, "File too large" in said, "Traceback" in said) == (code, True, False), said
+    assert not list(tmp_path.rglob("*.partial"))
+    assert folder.exists() == (code == 1)
+
+
+def test_a_disk_that_gets_full_leaves_the_older_checkpoint_from_which_it_goes_on(
+    tmp_path, whole, limited
+):
+    folder = tmp_path / "run"
+    with pytest.raises(RunError, match="no checkpoint in .*run' can be written: File too large"):
+        train(folder, lambda update: limited(9_000 if update.row.update == 3 else 10**9))
+    limited(10**9)
+    assert find_checkpoint(folder).progress.update == 3
+    assert json.loads((folder / "result.json").read_text())["ended"] == "failed"
+    assert not list(tmp_path.rglob("*.partial"))
+    goes_on(folder, whole)
+
+
+def test_half_a_line_of_metrics_is_never_left(tmp_path, limited):
+    folder = tmp_path / "run"
+
+    def cut(update):
+        if update.row.update == 3:
+            limited((folder / "metrics.csv").stat().st_size + 20)
+
+    with (
+        pytest.warns(UnsavedWarning, match="File too large"),
+        pytest.raises(RunError, match="cannot be written to: File too large"),
+    ):
+        train(folder, cut)
+    limited(10**9)
+    assert (folder / "metrics.csv").read_bytes().endswith(b"\n")
+    assert num_rows(folder) == 3
+
+
+def test_a_folder_that_is_removed_stops_the_run_and_is_not_made_again(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(RunError, match="run' was moved or removed while the run was writing it"):
+        train(folder, lambda update: update.row.update == 2 and shutil.rmtree(folder))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_moved_goes_on_elsewhere_and_what_took_its_place_is_left_alone(
+    tmp_path, whole
+):
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+
+    def move(update):
+        if update.row.update == 3:
+            folder.rename(moved)
+            folder.mkdir()
+            (folder / "metrics.csv").write_text("another run's")
+
+    with pytest.raises(RunError, match="was moved or removed"):
+        train(folder, move)
+    assert [path.name for path in folder.iterdir()] == ["metrics.csv"]
+    goes_on(moved, whole)
+
+
+def test_the_terminal_goes_away_and_the_run_is_saved(tmp_path):
+    folder = tmp_path / "run"
+    control, terminal = pty.openpty()
+    process = subprocess.Popen(
+        command("pgtorch", "train", *OPTIONS, "--run-dir", folder),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        preexec_fn=lambda: os.login_tty(terminal),
+    )
+    try:
+        os.close(terminal)
+        wait_until(lambda: num_rows(folder) >= 2, process)
+        os.close(control)
+        assert process.wait(60) == 129
+    finally:
+        process.kill()
+    assert json.loads((folder / "result.json").read_text())["error"] == "hung up"
+    assert find_checkpoint(folder).progress.update == num_rows(folder)
+
+
+def test_a_run_that_nobody_listens_to_goes_on_with_sighup_ignored(tmp_path, whole):
+    """As `nohup pgtorch train | head -0 2>&-`."""
+    folder = tmp_path / "run"
+    read, write = os.pipe()
+    os.close(read)
+
+    def alone():
+        os.close(2)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    process = subprocess.Popen(
+        command("pgtorch", "train", *OPTIONS, "--until-update", LAST, "--run-dir", folder),
+        stdout=write,
+        preexec_fn=alone,
+    )
+    try:
+        os.close(write)
+        wait_until(lambda: num_rows(folder) >= 1, process)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+    assert outcome(folder) == outcome(whole)
