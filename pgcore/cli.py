@@ -14,7 +14,7 @@ import tyro
 
 from pgcore.commands import Framework, GivenConfig, Plot, Terminated, Train, plot, terminate, train
 from pgcore.config import PRESETS
-from pgcore.errors import RunError, UsageError, unknown_choice
+from pgcore.errors import RunError, UsageError, printable, unknown_choice
 from pgcore.evaluating import Eval, evaluate
 from pgcore.parsing import parse_int
 from pgcore.resuming import Resume, resume
@@ -51,10 +51,10 @@ def exit_code(name: str, action: Callable[[], int]) -> int:
         )
         return 2
     except UsageError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(printable(f"{name}: error: {error}"), file=sys.stderr)
         return 2
     except RunError as error:
-        print(f"{name}: the run stopped: {error}", file=sys.stderr)
+        print(printable(f"{name}: the run stopped: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print(f"{name}: {str(stop) or 'interrupted'}", file=sys.stderr)

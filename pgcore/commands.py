@@ -17,7 +17,7 @@ import tyro
 from pgcore.bookkeeping import Result, Update
 from pgcore.checkpoints import checkpoint_folders
 from pgcore.config import TrainConfig
-from pgcore.errors import RunError, require
+from pgcore.errors import RunError, printable, require
 from pgcore.parsing import parse_seeds
 from pgcore.plots import plot_runs
 from pgcore.progress import Status, describe, describe_seeds, progress
@@ -157,7 +157,8 @@ def _print_result(
     print(f"run folder: {run_dir}")
     can_go_on = isinstance(stop, KeyboardInterrupt) or result["ended"] == "paused"
     if can_go_on and checkpoint_folders(run_dir):
-        print(f"go on with: {name} resume {shlex.quote(str(run_dir))}")
+        named = f" --env-id {shlex.quote(config.env_id)}" if ":" in config.env_id else ""
+        print(printable(f"go on with: {name} resume {shlex.quote(str(run_dir))}{named}"))
 
 
 def _exit_code(what: str, stop: Stop | None) -> int:

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import io
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -22,16 +23,16 @@ class Position(NamedTuple):
 class MetricsFile:
     """metrics.csv, open to be appended to. The system lets go of the lock when a process ends."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
         self._num_bytes = 0
         self._hash = hashlib.sha256()
-        _lock(file)
+        _lock(file, name)
 
     @classmethod
     def create(cls, path: Path) -> "MetricsFile":
         """A new one, with its header."""
-        metrics = cls(path.open("xb"))
+        metrics = cls(path.open("xb"), str(path))
         metrics._write(CSV_COLUMNS.values())
         return metrics
 
@@ -40,10 +41,15 @@ class MetricsFile:
         """One that is there; `rewind` says from where it goes on.
 
         Raises:
-            UsageError: It cannot be opened, or another process has it.
+            UsageError: It cannot be opened, is a link (it may lead anywhere) or no file, or
+                another process has it.
         """
         try:
-            return cls(path.open("r+b"))
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise UsageError(f"{str(path)!r} cannot be written to: it is no file")
+            return cls(os.fdopen(descriptor, "r+b"), str(path))
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(f"{str(path)!r} cannot be written to: {reason}") from error
@@ -83,12 +89,11 @@ class MetricsFile:
         self._hash.update(data)
 
 
-def _lock(file: BinaryIO) -> None:
+def _lock(file: BinaryIO, name: str) -> None:
     """Raises a `UsageError` if another process has locked the file."""
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        name = file.name
         file.close()
         raise UsageError(
             f"{name!r} is being written by another process, which trains this run; "

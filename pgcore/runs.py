@@ -7,6 +7,7 @@
 | metrics.csv        | one row an update, columns named as CleanRL's                       |
 | policy.safetensors | the kept policy, in the neutral schema; replaced when a better comes |
 | result.json        | how it ended; absent while the run goes on                          |
+| SHA256SUMS         | of the files above, once it has ended: see `pgcore.sums`            |
 | checkpoints/       | what it goes on from: see `pgcore.checkpoints`                      |
 
 A run of several seeds leaves a folder of such folders, `seed-N` for each, with a table of them,
@@ -14,7 +15,7 @@ seeds.csv.
 """
 
 import csv
-import json
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -23,12 +24,15 @@ from typing import Any
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError, require
 from pgcore.files import write_atomically
-from pgcore.gym import gym_spec
-from pgcore.metrics import Row, SolvedAt, parse_rows
+from pgcore.gym import gym_spec, require_imported
+from pgcore.metrics import Row, SolvedAt, lines_of, parse_rows
 from pgcore.metrics_file import MetricsFile, Position
+from pgcore.reading import LARGEST_JSON, open_file, parse_json, read_file
 from pgcore.run_dirs import make_folder
 from pgcore.schema import PolicyFile, read_policy, write_policy
+from pgcore.sealed_json import to_json
 from pgcore.solving import Kept
+from pgcore.sums import SUMS, digest, read_sums, require_sums, write_sums
 from pgcore.system import system
 
 CONFIG, SYSTEM, METRICS, POLICY, RESULT = (
@@ -38,6 +42,7 @@ CONFIG, SYSTEM, METRICS, POLICY, RESULT = (
     "policy.safetensors",
     "result.json",
 )
+FRAMEWORKS = ("pgjax", "pgtorch")
 SEEDS = "seeds.csv"
 """What a folder of several seeds has and a single run has not."""
 
@@ -70,6 +75,8 @@ class RunFolder:
             UsageError: It is no run folder, or its configuration cannot be read.
         """
         values = _read_table(path / CONFIG)
+        if not has_seeds(path) and any(path.glob("seed-*")):
+            raise UsageError(f"{str(path)!r} is of several seeds, but its {SEEDS} is missing")
         try:
             return cls(path, TrainConfig.from_dict(values))
         except UsageError as error:
@@ -80,16 +87,22 @@ class RunFolder:
         if not self.policy_path.exists():
             raise UsageError(f"{str(self.path)!r} has no {POLICY}: its first update is not done")
         file, config = read_policy(self.policy_path), self.config
+        where = f"policy file {str(self.policy_path)!r}"
+        found = (file.agent, file.env, file.hidden_sizes)
+        expected = (config.agent, config.env_id, config.hidden_sizes)
+        accepted = f"what {CONFIG} says, {expected}"
+        require(found == expected, f"{where} (agent, env, hidden)", found, accepted)
+        require_imported(config.env_id, str(self.path / CONFIG))
         spec = gym_spec(config.env_id)
-        found = (file.agent, file.env, file.obs_dim, file.num_actions, file.hidden_sizes)
-        sizes = (spec.obs_dim, spec.num_actions, config.hidden_sizes)
-        expected = (config.agent, spec.env_id, *sizes)
-        require(
-            found == expected,
-            f"policy file {str(self.policy_path)!r} (agent, env, observations, actions, hidden)",
-            found,
-            f"what {CONFIG} says, {expected}",
-        )
+        found, expected = (file.obs_dim, file.num_actions), (spec.obs_dim, spec.num_actions)
+        accepted = f"what {config.env_id} has, {expected}"
+        require(found == expected, f"{where} (observations, actions)", found, accepted)
+        self.require_as_it_ended(CONFIG, POLICY)
+
+    def require_as_it_ended(self, *names: str) -> None:
+        """Raises a `UsageError` if the run has ended, and a file is not as it was then."""
+        if (self.path / RESULT).exists():
+            require_sums(self.path, *names, RESULT)
 
     @property
     def policy_path(self) -> Path:
@@ -104,7 +117,8 @@ class RunFolder:
         """
         path = self.path / METRICS
         try:
-            rows = parse_rows(path.read_text(encoding="utf-8"))
+            with open_file(path) as file:
+                rows = parse_rows(lines_of(file))
         except OSError as error:
             raise UsageError(f"{str(self.path)!r} has no update to read: {error}") from error
         except (ValueError, csv.Error) as error:
@@ -154,6 +168,8 @@ class RunFolder:
             system: The framework that goes on, versions, cores; system.json gets it.
         """
         assert self._metrics is not None
+        for name in (RESULT, SUMS):
+            (self.path / name).unlink(missing_ok=True)
         write_policy(self.policy_path, policy)
         self._metrics.rewind(end)
         self._last = rows[-1]
@@ -163,7 +179,6 @@ class RunFolder:
         noted["resumed"] = [*(before if isinstance(before, list) else []), begun]
         write_atomically(self.path / SYSTEM, to_json(noted))
         write_atomically(self.path / CONFIG, to_json(config.to_dict()))
-        (self.path / RESULT).unlink(missing_ok=True)
         self.config = config
 
     def finish(
@@ -173,7 +188,7 @@ class RunFolder:
         kept: Kept | None,
         error: BaseException | None = None,
     ) -> None:
-        """Closes the folder and writes result.json.
+        """Closes the folder and writes result.json, with SHA256SUMS of all.
 
         Args:
             ended: `"solved"`, `"budget spent"`, `"paused"`, `"interrupted"` or `"failed"`.
@@ -194,18 +209,17 @@ class RunFolder:
             "evaluation": kept.evaluation.summary() if kept else None,
             "error": str(error) or type(error).__name__ if error else None,
         }
-        write_atomically(self.path / RESULT, to_json(result))
+        written = to_json(result)
+        left = [name for name in (CONFIG, SYSTEM, METRICS, POLICY) if (self.path / name).exists()]
+        digests = {name: digest(self.path / name) for name in left}
+        write_sums(self.path, digests | {RESULT: hashlib.sha256(written).hexdigest()})
+        write_atomically(self.path / RESULT, written)
 
     def close(self) -> None:
         """Closes metrics.csv, which unlocks it."""
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
-
-
-def to_json(values: object) -> bytes:
-    """The text of a JSON file."""
-    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def has_seeds(path: Path) -> bool:
@@ -239,13 +253,37 @@ def open_begun(path: Path, file: str) -> tuple[list[RunFolder], list[str]]:
     Raises:
         UsageError: No seed has it, or a configuration cannot be read.
     """
-    runs = [run for run in open_runs(path) if (run.path / file).exists()]
+    runs = []
+    for run in open_runs(path):
+        if (run.path / file).exists():
+            runs.append(run)
+        elif (run.path / RESULT).exists() and file in read_sums(run.path):
+            raise UsageError(f"{str(run.path / file)!r} is missing: the run left one")
     if not runs:
         raise UsageError(f"no seed in {str(path)!r} has a {file}: no first update is done")
-    with (path / SEEDS).open(newline="") as table:
-        seeds = [line["seed"] for line in csv.DictReader(table)]
+    seeds = _read_seeds(path)
     begun = {str(run.config.seed) for run in runs}
     return runs, [seed for seed in seeds if seed not in begun]
+
+
+def _read_seeds(path: Path) -> list[str]:
+    """The seeds that a folder of several is of.
+
+    Raises:
+        UsageError: seeds.csv cannot be read, or its seeds are not those that the runs began with.
+    """
+    try:
+        with open_file(path / SEEDS) as file:
+            seeds = [line["seed"] for line in csv.DictReader(lines_of(file))]
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise UsageError(f"{str(path / SEEDS)!r} cannot be read: {error}") from error
+    begun = _read_table(path / SYSTEM).get("seeds", seeds)
+    if begun != seeds:
+        raise UsageError(
+            f"{str(path / SEEDS)!r} or {str(path / SYSTEM)!r} is damaged: "
+            f"one has the seeds {', '.join(map(str, seeds))}, the other has others"
+        )
+    return seeds
 
 
 def read_framework(path: Path) -> str:
@@ -255,7 +293,7 @@ def read_framework(path: Path) -> str:
         UsageError: Its system.json cannot be read or does not say.
     """
     framework = _read_table(path / SYSTEM).get("framework")
-    if not isinstance(framework, str):
+    if framework not in FRAMEWORKS:
         raise UsageError(f"{str(path / SYSTEM)!r} is damaged: it names no framework")
     return framework
 
@@ -267,10 +305,10 @@ def _read_table(path: Path) -> dict[str, Any]:
         UsageError: It is missing, or it is no JSON object.
     """
     try:
-        values = json.loads(path.read_text())
+        values = parse_json(read_file(path, LARGEST_JSON))
     except OSError as error:
         raise UsageError(f"{str(path.parent)!r} is no run folder: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{str(path)!r} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{str(path)!r} is damaged: it holds no table")

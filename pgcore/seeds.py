@@ -22,8 +22,9 @@ from pgcore.faults import Played
 from pgcore.files import write_atomically
 from pgcore.gym import gym_spec
 from pgcore.run_dirs import make_folder
-from pgcore.runs import CONFIG, RESULT, SEEDS, SYSTEM, to_json
+from pgcore.runs import CONFIG, RESULT, SEEDS, SYSTEM
 from pgcore.schema import Tensors
+from pgcore.sealed_json import to_json
 from pgcore.solving import UnreachableThreshold, warn_of_threshold
 from pgcore.system import system
 
@@ -216,7 +217,8 @@ class SeedsFolder:
         folder = cls(path, seeds)
         if path is not None:
             first = replace(config, seed=seeds[0])
-            files = {CONFIG: to_json(first.to_dict()), SYSTEM: to_json(system(framework))}
+            about = system(framework) | {"seeds": [str(seed) for seed in seeds]}
+            files = {CONFIG: to_json(first.to_dict()), SYSTEM: to_json(about)}
             make_folder(path, files | {SEEDS: folder._table()})
         return folder
 

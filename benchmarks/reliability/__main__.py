@@ -22,7 +22,7 @@ from benchmarks.reliability.rows import Row
 from pgcore.errors import unknown_choice
 
 PAGE, NAME = "docs/reliability.md", "reliability"
-KINDS = ("resumed",)
+KINDS = ("resumed", "damaged", "hostile")
 HEADER = ("fault", "tries", "survived", "lost", "command")
 
 

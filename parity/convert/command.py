@@ -8,7 +8,7 @@ import tyro
 
 from parity.convert.files import convert_file
 from parity.convert.layers import REGISTRY
-from pgcore.errors import UsageError
+from pgcore.errors import UsageError, printable
 
 KINDS_HELP = (
     "What the layers are: Linear if all are, or linear1=Linear,norm=LayerNorm,log_std=Parameter. "
@@ -47,7 +47,7 @@ class Convert:
             self.src, self.dst, to=self.to, names=names, kinds=kinds, force=self.force
         )
         print(f"{self.dst}: {converted.num_tensors} tensors in the layout of {converted.to}")
-        print(converted.layout)
+        print(printable(str(converted.layout)))
         return 0
 
 
