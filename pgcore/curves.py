@@ -60,12 +60,12 @@ def read_runs(paths: Sequence[Path]) -> list[PlottedRun]:
         folders, without = open_begun(path, METRICS) if many else (open_runs(path), [])
         for folder in folders:
             env_paths.setdefault(folder.config.env_id, folder.path)
-        for folder in folders:
-            folder.require_as_it_ended(CONFIG, SYSTEM, METRICS)
-            require_as_counted(folder)
         histories = [folder.read_rows() for folder in folders]
         num_seeds = len(folders) + len(without) if many else None
         config, framework = folders[0].config, read_framework(folders[0].path)
+        for folder in folders:
+            folder.require_as_it_ended(CONFIG, SYSTEM, METRICS)
+            require_as_counted(folder)
         runs.append(PlottedRun(path, config, framework, histories, num_seeds))
     if len(env_paths) > 1:
         found = ", ".join(f"{env_id} ({path})" for env_id, path in env_paths.items())

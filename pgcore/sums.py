@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pgcore.errors import UsageError
 from pgcore.files import write_atomically
-from pgcore.reading import open_file, read_file
+from pgcore.reading import LARGEST_JSON, open_file, read_file, require_size
 
 SUMS = "SHA256SUMS"
 _LARGEST, _PIECE = 10_000, 2**20
@@ -18,9 +18,15 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.]+)")
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a plain file, read a piece at a time; it raises as `open_file`."""
+    """The SHA-256 of a plain file, read a piece at a time.
+
+    Raises:
+        OSError: As `open_file`, and `Unfit` if it is a JSON file that is too large for one.
+    """
     found = hashlib.sha256()
     with open_file(path) as file:
+        if path.suffix == ".json":
+            require_size(file, LARGEST_JSON)
         while piece := file.read(_PIECE):
             found.update(piece)
     return found.hexdigest()

@@ -7,6 +7,8 @@ import random
 
 import pytest
 
+from benchmarks import results
+from benchmarks.fuzz import __main__ as fuzz
 from benchmarks.fuzz.mutations import mutated
 from benchmarks.fuzz.targets import CORPUS, TARGETS, corpus, packed, unpacked
 
@@ -28,6 +30,13 @@ def test_changes_of_it_are_too_and_not_all_are_refused_at_the_first_look(name):
     assert len({*changed}) > NUM_CHANGES / 2
     is_read = [TARGETS[name](data) for data in changed]
     assert any(is_read)
+
+
+def test_the_page_has_the_figures_that_were_kept():
+    assert results.table_in(fuzz.PAGE, fuzz.NAME) == fuzz.table()
+    seen = results.load(fuzz.NAME)["targets"]
+    assert seen.keys() == TARGETS.keys()
+    assert sum(each["seconds"] for each in seen.values()) >= 600
 
 
 def test_the_corpus_is_small():

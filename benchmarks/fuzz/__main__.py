@@ -8,6 +8,7 @@ kept in `fuzz-findings/`, and it exits with 1; a finding that is mended goes int
 `tests/fuzz_corpus/`, which the tests read at each change.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -26,7 +27,8 @@ from benchmarks.fuzz.targets import TARGETS, corpus
 from pgcore.errors import unknown_choice
 
 FINDINGS = Path("fuzz-findings")
-NAME = "fuzz"
+PAGE, NAME = "docs/reliability.md", "fuzz"
+COUNTED = ("executions", "coverage", "features", "corpus", "findings")
 COVERAGE = re.compile(r"cov: (\d+) ft: (\d+) corp: (\d+)/")
 
 
@@ -44,10 +46,17 @@ class Fuzz:
     """Keep the figures."""
 
 
+def table() -> str:
+    """The figures that were kept, as the table of the page."""
+    rows = []
+    for name, seen in results.load(NAME)["targets"].items():
+        numbers = [f"{seen[each]:,}" if each in seen else "" for each in COUNTED]
+        rows.append([name, *numbers, f"{seen['seconds']:.0f}"])
+    return results.table(("reader of", *COUNTED, "seconds"), rows)
+
+
 def main(options: Fuzz) -> int:
     """Fuzzes, prints a line for each target, and returns the exit code."""
-    import importlib.util
-
     guided = importlib.util.find_spec("atheris") is not None
     if not guided:
         print("atheris is not installed: inputs are drawn from the corpus, coverage leads nowhere")
@@ -63,6 +72,7 @@ def main(options: Fuzz) -> int:
     if options.save:
         command = f"python -m benchmarks.fuzz --seconds {options.seconds:g} --save"
         results.save(NAME, command, {"guided": guided, "targets": seen})
+        results.put_table(PAGE, NAME, table())
     return 1 if findings else 0
 
 

@@ -6,6 +6,7 @@ input is FOLDER/finding, its report the last thing that is printed, and the exit
 """
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import random
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 MOST_SECONDS, MOST_MEGABYTES = 2.0, 500
 LARGEST_INPUT = 20_000
@@ -40,8 +42,7 @@ def _watched(target: Callable[[bytes], bool]) -> Callable[[bytes], None]:
 
 
 def _guided(name: str, seconds: int, folder: Path, seed: int) -> None:
-    import atheris
-
+    atheris: Any = importlib.import_module("atheris")
     packages = ["pgcore", "parity.convert", "parity.mutation", "parity.recordings", "parity.tape"]
     with atheris.instrument_imports(include=packages):
         from benchmarks.fuzz.mutations import mutated

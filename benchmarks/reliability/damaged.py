@@ -10,6 +10,8 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ from pgcore.sums import SUMS
 
 EVERY = 2**16
 """Bytes up to which each is tried, and how many of a larger file are."""
+NUM_WORKERS = 6
+CHECKPOINT_FILES = ("state.safetensors", "policy.safetensors", "checkpoint.json")
+PARITY_FILES = ("policy.safetensors", "x.parity", "x.tape", "flax.safetensors", "power.json")
 NUM_OFFERED = 100
 """Faults of each kind after which a run is asked for its newest good checkpoint."""
 Reader = Callable[[], Any]
@@ -46,43 +51,60 @@ def rows(rng: random.Random, folder: Path) -> Iterator[Row]:
     """Checkpoints of the default size, the other files of runs, and parity's files."""
     import pgtorch
 
-    run, other = folder / "run", folder / "other"
-    for path, seed in ((run, 0), (other, 1)):
+    for name, seed in (("run", 0), ("other", 1)):
         config = TrainConfig(
-            until_update=2, checkpoint_every=1, eval_episodes=2, run_dir=path, seed=seed
+            until_update=2, checkpoint_every=1, eval_episodes=2, run_dir=folder / name, seed=seed
         )
         pgtorch.train(config)
-    yield from of_checkpoints(rng, run, other)
-    yield from of_runs(rng, run, other, "ended")
-    for path in (run, other):
-        for name in (RESULT, SUMS):
-            (path / name).unlink()
-    yield from of_runs(rng, run, other, "killed")
-    yield from of_seeds(rng, folder)
-    yield from of_parity(rng, folder, run / "policy.safetensors", other / "policy.safetensors")
+    config = TrainConfig(total_timesteps=1, eval_episodes=2, run_dir=folder / "seeds")
+    pgtorch.train_seeds(config, (3, 5))
+    jobs: list[tuple[Any, ...]] = [(of_checkpoints, file) for file in CHECKPOINT_FILES]
+    jobs += [(of_changed_places,), (of_runs, "ended"), (of_runs, "killed"), (of_seeds,)]
+    jobs += [(of_parity, file) for file in PARITY_FILES]
+    with ProcessPoolExecutor(NUM_WORKERS, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_job, folder, rng.randrange(2**32), *job) for job in jobs]
+        for future in futures:
+            yield from future.result()
 
 
-def of_checkpoints(rng: random.Random, run: Path, other: Path) -> Iterator[Row]:
+def _job(folder: Path, seed: int, of: Callable[..., Iterator[Row]], *words: str) -> list[Row]:
+    """The rows of some files, from copies of their own."""
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copytree(folder, place, dirs_exist_ok=True)
+        return [*of(random.Random(seed), Path(place), *words)]
+
+
+def of_checkpoints(rng: random.Random, folder: Path, file: str) -> Iterator[Row]:
     """The newest of a run's two checkpoints is damaged: it is named, and the other one is used."""
+    run = folder / "run"
     newer, older = checkpoint_folders(run).values()
-    for file in sorted(path.name for path in newer.iterdir()):
-        another = [other / "checkpoints" / newer.name / file, older / file]
-        for what, faults in _faults(rng, newer / file, another):
-            name = f"checkpoint: {file}, {what}"
-            yield tally(name, (_named(newer, fault, file) for fault in faults))
-            drawn = rng.sample(faults, min(NUM_OFFERED, len(faults)))
-            name += ": the one before is used"
-            yield tally(name, (_passed_over(run, newer, fault) for fault in drawn))
+    another = [folder / "other/checkpoints" / newer.name / file, older / file]
+    for what, faults in _faults(rng, newer / file, another):
+        name = f"checkpoint: {file}, {what}"
+        yield tally(name, (_named(newer, fault, file) for fault in faults))
+        drawn = rng.sample(faults, min(NUM_OFFERED, len(faults)))
+        name += ": the one before is used"
+        yield tally(name, (_passed_over(run, newer, fault) for fault in drawn))
+
+
+def of_changed_places(rng: random.Random, folder: Path) -> Iterator[Row]:
+    """Whole checkpoints that are where another should be."""
+    run = folder / "run"
+    newer, older = checkpoint_folders(run).values()
+    other = folder / "other"
     yield tally("checkpoint: another run's, whole", _exchanged(run, newer, other))
     yield tally("checkpoint: the two of a run exchanged", [_swapped(run, newer, older)])
 
 
-def of_runs(rng: random.Random, run: Path, other: Path, state: str) -> Iterator[Row]:
+def of_runs(rng: random.Random, folder: Path, state: str) -> Iterator[Row]:
     """What `eval`, `plot` and `resume` read of a run beside its checkpoints."""
+    run, other = folder / "run", folder / "other"
     readers = {"eval": lambda: _evaluated(run), "plot": lambda: _plotted(run)}
     readers["resume"] = lambda: _resumed(run)
     files = [*USED_BY, SUMS]
     if state == "killed":
+        for name in (RESULT, SUMS):
+            (run / name).unlink()
         # A policy is read as one that is alone, below: that of a run like this one is as good as
         # its own, until SHA256SUMS says which.
         files = ["config.json", "metrics.csv", "system.json"]
@@ -95,11 +117,7 @@ def of_runs(rng: random.Random, run: Path, other: Path, state: str) -> Iterator[
 
 def of_seeds(rng: random.Random, folder: Path) -> Iterator[Row]:
     """What `eval` and `plot` read of a folder of several seeds."""
-    import pgtorch
-
     run = folder / "seeds"
-    config = TrainConfig(total_timesteps=1, eval_episodes=2, run_dir=run)
-    pgtorch.train_seeds(config, (3, 5))
     readers = {"plot": lambda: _plotted(run), "eval": lambda: _evaluated(run / "seed-3")}
     for file in ("seeds.csv", "system.json"):
         for what, faults in _faults(rng, run / file, []):
@@ -109,12 +127,13 @@ def of_seeds(rng: random.Random, folder: Path) -> Iterator[Row]:
         yield tally(f"seeds: {file}, {what}", _refused(readers, faults, file))
 
 
-def of_parity(rng: random.Random, folder: Path, policy: Path, other: Path) -> Iterator[Row]:
+def of_parity(rng: random.Random, folder: Path, file: str) -> Iterator[Row]:
     """Policies alone, and the files that `parity` writes and reads."""
     import parity
     from parity.convert.files import convert_file
     from parity.mutation.power import Power, remembered, save
 
+    policy = folder / "run/policy.safetensors"
     lone = folder / "policy.safetensors"
     shutil.copy(policy, lone)
     # A tape as long as CartPole's longest episode would be sampled: this one is tried whole.
@@ -140,10 +159,10 @@ def of_parity(rng: random.Random, folder: Path, policy: Path, other: Path) -> It
         flax: back,
         power: lambda: remembered(power, ["pytest"])[1],
     }
-    for path, reader in readers.items():
-        for what, faults in _faults(rng, path, []):
-            if what != "removed" or path != power:  # without one, parity power begins anew
-                yield tally(f"{path.name}, {what}", _refused({"": reader}, faults, path.name))
+    path = folder / file
+    for what, faults in _faults(rng, path, []):
+        if what != "removed" or path != power:  # without one, parity power begins anew
+            yield tally(f"{file}, {what}", _refused({"": readers[path]}, faults, file))
 
 
 Fault = Callable[[], Callable[[], None]]

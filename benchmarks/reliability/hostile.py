@@ -5,6 +5,7 @@ and with 200 MB of memory beyond the imports, by an error that a person can read
 that a file brings, nothing is written outside of the run's folder, no terminal is steered.
 """
 
+import importlib
 import os
 import random
 import shutil
@@ -22,25 +23,38 @@ from benchmarks.reliability.attacks import Attack, attacks
 from benchmarks.reliability.attempts import REFUSED, Outcome, attempt, steers_the_terminal
 from benchmarks.reliability.rows import Row, Try, tally
 
+LOADED = (
+    *("parity.convert.files", "parity.recordings.schema", "parity.recordings.comparing"),
+    *("pgjax.checkpoint", "pgtorch.checkpoint", "pgtorch.resuming"),
+)
+"""What the readers import when they are first asked, which is no part of an attempt."""
+NUM_WORKERS = 4
 VICTIM = b"what is outside\n"
 
 
 def rows(rng: random.Random, folder: Path) -> Iterator[Row]:
     """A row for each kind of attack."""
     # Whatever was measured before, the attempts begin in a process that has imported, no more.
-    for work in (make_good, attempted):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            found = pool.submit(work, folder).result()
-    yield from found
+    found: dict[str, list[Try]] = {}
+    with ProcessPoolExecutor(NUM_WORKERS, mp_context=get_context("spawn")) as pool:
+        pool.submit(make_good, folder).result()
+    with ProcessPoolExecutor(NUM_WORKERS, mp_context=get_context("spawn")) as pool:
+        for part in pool.map(attempted, [folder] * NUM_WORKERS, range(NUM_WORKERS)):
+            for kind, tries in part.items():
+                found.setdefault(kind, []).extend(tries)
+    for kind, tries in found.items():
+        yield tally(f"hostile: {kind}", tries)
 
 
-def attempted(folder: Path) -> list[Row]:
-    """Makes all attempts, and gives their rows."""
-    good, here, canary = folder / "good", folder / "here", folder / "canary"
+def attempted(place: Path, worker: int) -> dict[str, list[Try]]:
+    """Makes a worker's share of the attempts, and gives what came of them by kind."""
+    good, folder = place / "good", place / str(worker)
+    folder.mkdir()
+    here, canary = folder / "here", folder / "canary"
     readers = READERS()
     found: dict[str, list[Try]] = {}
-    for attack in attacks(canary):
-        for reader in attack.readers:
+    for number, attack in enumerate(attacks(canary)):
+        for reader in attack.readers if number % NUM_WORKERS == worker else ():
             shutil.rmtree(here, ignore_errors=True)
             shutil.copytree(good, here)
             attack.place(here)
@@ -54,7 +68,7 @@ def attempted(folder: Path) -> list[Row]:
                 wrong.append("something outside was written")
             said = f"{attack.name} by {reader}: {', '.join(wrong)}: {seen.said[-300:]}"
             found.setdefault(attack.kind, []).append(Try(not wrong, said))
-    return [tally(f"hostile: {kind}", tries) for kind, tries in found.items()]
+    return found
 
 
 def faults(attack: Attack, seen: Outcome) -> list[str]:
@@ -77,7 +91,7 @@ def outside(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in files}
 
 
-def make_good(place: Path) -> list[Row]:
+def make_good(place: Path) -> None:
     """One good file of each kind, from small runs, in the folder `good`."""
     import parity
     import pgtorch
@@ -96,7 +110,6 @@ def make_good(place: Path) -> list[Row]:
     save(folder / "power.json", Power(["pytest"], 1.0, {}, [], {}))
     (folder / "outside").mkdir()
     (folder / "outside/victim").write_bytes(VICTIM)
-    return []
 
 
 def _from(folder: Path, read: Callable[[], Any]) -> Any:
@@ -110,17 +123,14 @@ def READERS() -> dict[str, Callable[[], Any]]:
     """What reads files, each as a user has it. All that they import is imported here."""
     import parity
     import parity.cli
-    import parity.convert.files
-    import parity.recordings.schema
     import pgjax
-    import pgjax.checkpoint
     import pgtorch
-    import pgtorch.checkpoint
     import pgtorch.cli
-    import pgtorch.resuming
     from parity.mutation import power
     from pgcore.cli import run_cli
 
+    for module in LOADED:
+        importlib.import_module(module)
     framework = pgtorch.cli._load()
 
     def command(*words: str) -> Callable[[], Any]:
