@@ -1,7 +1,8 @@
 # Each target sets up its own virtual environment in .venv; scripts/bootstrap does it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-deep lint format clean
+.PHONY: help demo test test-deep fuzz audit lint format clean
 PY := .venv/bin/python
+TIME ?= 600
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 19
@@ -18,6 +19,17 @@ test-deep: ## the same with many more examples, new ones each time, then 100,000
 	@sh scripts/bootstrap
 	@HYPOTHESIS_PROFILE=nightly sh scripts/test
 	@$(PY) -m parity check --examples 100000 --seed $$(date +%s)
+
+fuzz: ## read files that nobody wrote, for TIME=600 seconds, guided by coverage where atheris runs
+	@sh scripts/bootstrap
+	@$(PY) -c 'import atheris' 2>/dev/null || PIP_CONSTRAINT=constraints.txt \
+		$(PY) -m pip install --quiet --only-binary :all: '.[fuzz]' || true
+	@$(PY) -m benchmarks.fuzz --seconds $(TIME)
+
+audit: ## look the pinned packages up among known vulnerabilities (needs the network)
+	@sh scripts/bootstrap
+	@$(PY) -c 'import pip_audit' 2>/dev/null || $(PY) -m pip install --quiet pip-audit
+	@$(PY) -m pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 lint: ## lint and types alone
 	@sh scripts/bootstrap

@@ -17,18 +17,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
-from safetensors.numpy import save
 
 from pgcore.agents import find_agent
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError, require
 from pgcore.files import write_atomically
 from pgcore.gym import CARTPOLE, draw_reset, gym_spec
+from pgcore.tensors import read_tensors, to_bytes
 
 SCHEMA = "policy-gradient-parity/tape/1"
 """Name and version of the file schema, stored in every file."""
 
+ABOUT = ("schema", "agent", "env_id", "seed", "recorded_with")
+"""What a file says about its noise."""
 _RESET, _POLICY = 0, 1
 """Which of an episode's two streams."""
 
@@ -191,7 +192,7 @@ class NoiseTape:
         """
         tensors, about = self.contents(updates)
         try:
-            write_atomically(Path(path), save(tensors, metadata=about))
+            write_atomically(Path(path), to_bytes(tensors, about, seal=True))
         except OSError as error:
             raise UsageError(f"tape {str(path)!r} cannot be written: {error}") from error
 
@@ -226,14 +227,8 @@ class NoiseTape:
         Raises:
             UsageError: The file is missing, damaged, or no tape.
         """
-        path = Path(path)
-        try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError) as error:
-            raise UsageError(f"tape {str(path)!r} cannot be read: {error}") from error
-        return cls.from_contents(tensors, about, f"tape {str(path)!r}")
+        where = f"tape {str(path)!r}"
+        return cls.from_contents(*read_tensors(Path(path), where, ABOUT), where)
 
     @classmethod
     def from_contents(
@@ -253,7 +248,8 @@ class NoiseTape:
             recorded_with=about.get("recorded_with", ""),
         )
         seed = about.get("seed", "")
-        require(not seed or seed.isdecimal(), f"seed of {where}", seed, "an integer, or none")
+        is_seed = not seed or (seed.isdecimal() and len(seed) <= len(str(2**32)))
+        require(is_seed, f"seed of {where}", seed, "an integer, or none")
         return replace(tape, seed=int(seed) if seed else None)
 
     def _drawn(self, i: int) -> Noise:

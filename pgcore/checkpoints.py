@@ -14,31 +14,30 @@ Between two updates no episode is under way, so an environment has no state to b
 """
 
 import hashlib
-import json
 import re
 import shutil
-import stat
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
-
 from pgcore.config import TrainConfig
-from pgcore.errors import UsageError, is_int, is_real
+from pgcore.errors import UsageError, is_int, is_real, require
 from pgcore.files import sync_folder, write_folder
 from pgcore.metrics_file import Position
-from pgcore.runs import METRICS, POLICY, RunFolder, to_json
+from pgcore.reading import Unfit, open_file, read_file
+from pgcore.runs import CONFIG, METRICS, POLICY, RunFolder
 from pgcore.schema import PolicyFile, Tensors, policy_to_bytes, read_policy
-from pgcore.tensors import from_bytes, to_bytes
+from pgcore.sealed_json import seal, unseal
+from pgcore.tensors import LARGEST_FILE, from_bytes, to_bytes
 
 CHECKPOINTS = "checkpoints"
 STATE, CHECKPOINT = "state.safetensors", "checkpoint.json"
 SCHEMA_NAME, SCHEMA_VERSION = "policy-gradient-checkpoint", 1
 NUM_KEPT = 2
 """Checkpoints of a run that stay: the last one, and one more in case it is damaged."""
-LARGEST_JSON = 1_000_000
-"""Bytes. Ours have some 5,000; more is not read."""
+LARGEST_JSON, LARGEST_ROW = 1_000_000, 1_000
+"""Bytes of a checkpoint.json and of a row of metrics.csv. Ours have some 5,000 and 150; more is
+not read."""
 
 
 class ResumeWarning(UserWarning):
@@ -79,8 +78,13 @@ class StoredCheckpoint(NamedTuple):
 
 
 def checkpoint_folders(run_dir: Path) -> dict[int, Path]:
-    """A run's checkpoints by their update, the newest first."""
+    """A run's checkpoints by their update, the newest first.
+
+    Raises:
+        UsageError: Their folder is a link: what is in another place is not this run's to remove.
+    """
     parent = run_dir / CHECKPOINTS
+    require(not parent.is_symlink(), "checkpoints", str(parent), "a folder, not a link to one")
     found = {
         int(match[1]): path
         for path in (parent.iterdir() if parent.is_dir() else ())
@@ -108,7 +112,7 @@ def write_checkpoint(run_dir: Path, stored: StoredCheckpoint) -> None:
         "progress": progress._asdict() | {"metrics": progress.metrics._asdict()},
         "files": {name: _measure(data)._asdict() for name, data in files.items()},
     }
-    files[CHECKPOINT] = _sealed(table)
+    files[CHECKPOINT] = seal(table)
     write_folder(parent / f"update-{progress.update:06d}", files)
     _remove_others(run_dir, progress.update)
 
@@ -125,12 +129,14 @@ def find_checkpoint(path: Path) -> StoredCheckpoint:
         return read_checkpoint(path)
     RunFolder.open(path)
     damaged: list[str] = []
-    for folder in checkpoint_folders(path).values():
+    for update, folder in checkpoint_folders(path).items():
         try:
             stored = read_checkpoint(folder)
+            _require_of(update, stored, folder)
             read_metrics(path, stored.progress.metrics)
         except Damaged as error:
-            damaged.append(str(error))
+            said = str(error)
+            damaged.append(said if folder.name in said else f"{str(folder)!r}: {said}")
             continue
         for reason in damaged:
             text = f"{reason}; the checkpoint after update {stored.progress.update} is used instead"
@@ -144,6 +150,23 @@ def find_checkpoint(path: Path) -> StoredCheckpoint:
     )
 
 
+def require_as_counted(run: RunFolder) -> None:
+    """Raises a `UsageError` if what a run has written is not what its newest checkpoint says.
+
+    Where there is none, or it can't be read (the run may go on and replace it), nothing is known.
+    """
+    for folder in [*checkpoint_folders(run.path).values()][:1]:
+        try:
+            stored = read_checkpoint(folder)
+        except UsageError:
+            return
+        read_metrics(run.path, stored.progress.metrics)
+        for name in ("agent", "env_id", "solve_threshold"):
+            begun, now = getattr(stored.config, name), getattr(run.config, name)
+            where = f"{name} in {str(run.path / CONFIG)!r}"
+            require(begun == now, where, now, f"what the run began with, {begun!r}")
+
+
 def read_metrics(run_dir: Path, position: Position) -> str:
     """metrics.csv up to there.
 
@@ -152,7 +175,7 @@ def read_metrics(run_dir: Path, position: Position) -> str:
     """
     path = run_dir / METRICS
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             data = file.read(position.num_bytes)
     except OSError as error:
         raise Damaged(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
@@ -176,16 +199,23 @@ def read_checkpoint(path: Path) -> StoredCheckpoint:
         config, progress = TrainConfig.from_dict(table["config"]), _progress(table["progress"])
         found = {name: Position(**table["files"][name]) for name in (STATE, POLICY)}
         data = {name: _read(path / name, position) for name, position in found.items()}
-        state, _ = from_bytes(data[STATE])
+        state, _ = from_bytes(data[STATE], f"file {str(path / STATE)!r}")
         policy = read_policy(path / POLICY)
         stored = StoredCheckpoint(config, dict(table["system"]), progress, state, policy)
         _require_whole(stored)
     except Damaged:
         raise
-    except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = str(error) if isinstance(error, UsageError) else repr(error)
         raise Damaged(f"checkpoint {str(path)!r} is no checkpoint of a run: {reason}") from error
     return stored
+
+
+def _require_of(update: int, stored: StoredCheckpoint, folder: Path) -> None:
+    """Raises a `Damaged` unless it is the checkpoint that its folder's name says."""
+    if stored.progress.update != update:
+        found = stored.progress.update
+        raise Damaged(f"checkpoint {str(folder)!r} is damaged: it is that of update {found}")
 
 
 def _require_whole(stored: StoredCheckpoint) -> None:
@@ -206,6 +236,8 @@ def _progress(table: dict[str, Any]) -> Progress:
     if not all(is_int(count, 1) for count in counts) or not all(map(is_real, returns)):
         raise ValueError(f"progress is {table}")
     metrics = Position(**table["metrics"])
+    if not is_int(metrics.num_bytes, 1, LARGEST_ROW * (progress.update + 1)):
+        raise ValueError(f"metrics is {table['metrics']}")
     return progress._replace(recent_returns=tuple(progress.recent_returns), metrics=metrics)
 
 
@@ -223,22 +255,13 @@ def _remove_others(run_dir: Path, update: int) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _sealed(table: dict[str, Any]) -> bytes:
-    """The table as JSON, with the SHA-256 of the JSON that it is without it."""
-    return to_json(table | {"sha256": _sha256(to_json(table))})
-
-
 def _read_table(path: Path) -> dict[str, Any]:
     """Reads a checkpoint.json, of which no byte may be another than it was."""
     data = _read(path)
     try:
-        table = json.loads(data)
-        unsealed = {name: value for name, value in table.items() if name != "sha256"}
-        is_whole = _sealed(unsealed) == data
-    except (ValueError, AttributeError, RecursionError) as error:
+        table = unseal(data)
+    except ValueError as error:
         raise Damaged(f"{str(path)!r} is damaged: {error}") from error
-    if not is_whole:
-        raise Damaged(f"{str(path)!r} is damaged: it is not what was written (by its SHA-256)")
     name, _, version = str(table.get("schema")).partition("/")
     if name != SCHEMA_NAME or not version.isdecimal():
         raise Damaged(f"schema of {str(path)!r} is {table.get('schema')!r}, not {SCHEMA_NAME}/N")
@@ -253,13 +276,10 @@ def _read_table(path: Path) -> dict[str, Any]:
 def _read(path: Path, expected: Position | None = None) -> bytes:
     """Reads a file that is to be `expected`, or else no larger than a checkpoint.json is."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
-            raise Damaged(f"{str(path)!r} is damaged: it is no file")
-        largest = LARGEST_JSON if expected is None else expected.num_bytes
-        if found.st_size > largest:
-            raise Damaged(f"{str(path)!r} is damaged: it has {found.st_size:,} bytes")
-        data = path.read_bytes()
+        largest = LARGEST_JSON if expected is None else min(expected.num_bytes, LARGEST_FILE)
+        data = read_file(path, largest)
+    except Unfit as error:
+        raise Damaged(f"{str(path)!r} is damaged: {error.strerror}") from error
     except OSError as error:
         raise Damaged(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
     if expected is not None and _measure(data) != expected:
@@ -268,8 +288,4 @@ def _read(path: Path, expected: Position | None = None) -> bytes:
 
 
 def _measure(data: bytes) -> Position:
-    return Position(len(data), _sha256(data))
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return Position(len(data), hashlib.sha256(data).hexdigest())

@@ -17,10 +17,10 @@ import tyro
 from pgcore.commands import Framework, GivenConfig, Plot, Train, plot, train
 from pgcore.config import PRESETS
 from pgcore.deadline import leave
-from pgcore.errors import RunError, UsageError, unknown_choice
+from pgcore.errors import RunError, UsageError, printable, unknown_choice
 from pgcore.evaluating import Eval, evaluate
 from pgcore.parsing import parse_int
-from pgcore.process import listen, open_standard_streams, stop_code
+from pgcore.process import listening, open_standard_streams, stop_code
 from pgcore.resuming import Resume, resume
 
 COMMANDS = ("train", "resume", "eval", "plot")
@@ -93,10 +93,10 @@ def _code(name: str, action: Callable[[], int]) -> int:
         )
         return 2
     except UsageError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(printable(f"{name}: error: {error}"), file=sys.stderr)
         return 2
     except RunError as error:
-        print(f"{name}: the run stopped: {error}", file=sys.stderr)
+        print(printable(f"{name}: the run stopped: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print(f"{name}: {str(stop) or 'interrupted'}", file=sys.stderr)
@@ -104,14 +104,14 @@ def _code(name: str, action: Callable[[], int]) -> int:
 
 
 def _run(name: str, load: Callable[[], Framework], command: Train | Resume | Eval | Plot) -> int:
-    listen()
-    if isinstance(command, Train):
-        return train(name, load, command)
-    if isinstance(command, Resume):
-        return resume(name, load, command)
-    if isinstance(command, Plot):
-        return plot(command)
-    return evaluate(name, load, command)
+    with listening():
+        if isinstance(command, Train):
+            return train(name, load, command)
+        if isinstance(command, Resume):
+            return resume(name, load, command)
+        if isinstance(command, Plot):
+            return plot(command)
+        return evaluate(name, load, command)
 
 
 def parse(name: str, argv: list[str]) -> Train | Resume | Eval | Plot:

@@ -1,7 +1,6 @@
 """What the commands `train` and `plot` do, for `pgjax` and `pgtorch` alike."""
 
 import json
-import shlex
 import statistics
 import sys
 import time
@@ -16,19 +15,19 @@ from typing import Annotated, Any, Literal, NamedTuple
 import tyro
 
 from pgcore.bookkeeping import Result, Update
-from pgcore.checkpoints import checkpoint_folders
 from pgcore.config import TrainConfig
 from pgcore.deadline import ending_the_process
+from pgcore.endings import Stop, ended_by, exit_code_of, report, say_stopped, without_a_policy
 from pgcore.errors import RunError, require
 from pgcore.one_episode import EnvironmentWarning
 from pgcore.parsing import parse_seeds
 from pgcore.plots import plot_runs
-from pgcore.process import say, stop_code
+from pgcore.process import say
 from pgcore.progress import Status, describe, describe_seeds, progress
 from pgcore.run_dirs import default_run_dir, require_absent
-from pgcore.runs import POLICY, RESULT
+from pgcore.runs import RESULT, SEEDS
 from pgcore.saving import UnsavedWarning
-from pgcore.seeds import SEEDS, starting_points
+from pgcore.seeds import starting_points
 from pgcore.solving import UnreachableThreshold, unreachable_threshold
 
 
@@ -99,13 +98,9 @@ def train(name: str, load: Callable[[], Framework], command: Train) -> int:
         if seeds is None:
             go = partial(framework.train, config)
             return train_one(name, go, config, run_dir, as_json=command.json)
-        with _warnings_said(name), ending_the_process(partial(_say_stopped, name)):
+        with _warnings_said(name), ending_the_process(partial(say_stopped, name)):
             stop = _train_seeds(framework, config, seeds, run_dir, as_json=command.json)
-        return _exit_code(f"{name}: error", stop)
-
-
-Stop = KeyboardInterrupt | RunError
-"""What ends a run before its time."""
+        return exit_code_of(f"{name}: error", stop)
 
 
 def train_one(
@@ -124,9 +119,9 @@ def train_one(
         path = run_dir / RESULT
         said = json.loads(path.read_text())["error"] if path.exists() else str(fault)
         try:
-            _report(name, config, run_dir, RunError(said), as_json=as_json)
+            report(name, config, run_dir, RunError(said), as_json=as_json)
         except RunError as error:
-            _say_stopped(name, error)
+            say_stopped(name, error)
 
     with _warnings_said(name):
         try:
@@ -134,7 +129,7 @@ def train_one(
                 go(callback=lambda update: shown.update(lambda: describe(update.row)))
         except (KeyboardInterrupt, RunError) as error:
             stop = error
-    return _report(name, config, run_dir, stop, as_json=as_json)
+    return report(name, config, run_dir, stop, as_json=as_json)
 
 
 @contextmanager
@@ -147,66 +142,6 @@ def _warnings_said(name: str) -> Iterator[None]:
             f"{name}: warning: {message}", sys.stderr
         )
         yield
-
-
-def _report(
-    name: str, config: TrainConfig, run_dir: Path, stop: Stop | None, *, as_json: bool
-) -> int:
-    """Says how a run ended, as its folder tells, and returns the exit code."""
-    path = run_dir / RESULT
-    result = json.loads(path.read_text()) if path.exists() else {}
-    if not result.get("evaluation"):
-        if checkpoint_folders(run_dir):  # the disk is full, say, and there is no result.json
-            _print_how_to_go_on(name, run_dir)
-        raise _without_a_policy(stop, run_dir)
-    if as_json:
-        say(json.dumps(result | {"run_dir": str(run_dir)}))
-    else:
-        _print_result(name, config, run_dir, result, stop)
-    return _exit_code(f"{name}: the run stopped", stop)
-
-
-def _print_result(
-    name: str, config: TrainConfig, run_dir: Path, result: dict[str, Any], stop: Stop | None
-) -> None:
-    """Says how one run ended, what is kept, and how it can go on."""
-    solved_at = result["solved_at"]
-    if stop is not None:
-        say(f"{_ended_by(stop)}; the best policy so far is kept")
-    elif solved_at is not None:
-        say(
-            f"solved {config.env_id} with {config.agent} after {solved_at['env_steps']:,} "
-            f"environment steps, {solved_at['episodes']:,} episodes, {solved_at['seconds']:.1f} s"
-        )
-    elif result["ended"] == "paused":
-        say(f"paused after update {result['updates']}, {result['env_steps']:,} environment steps")
-    else:
-        say(f"not solved within {config.total_timesteps:,} environment steps (--total-timesteps)")
-    evaluation = result["evaluation"]
-    say(
-        f"kept policy: mean return {evaluation['mean_return']:.1f} over "
-        f"{evaluation['episodes']} episodes, from update {result['kept_update']}"
-    )
-    say(f"run folder: {run_dir}")
-    can_go_on = isinstance(stop, KeyboardInterrupt) or result["ended"] == "paused"
-    if can_go_on and checkpoint_folders(run_dir):
-        _print_how_to_go_on(name, run_dir)
-
-
-def _print_how_to_go_on(name: str, run_dir: Path) -> None:
-    say(f"go on with: {name} resume {shlex.quote(str(run_dir))}")
-
-
-def _say_stopped(name: str, error: RunError) -> None:
-    say(f"{name}: the run stopped: {error}", sys.stderr)
-
-
-def _exit_code(what: str, stop: Stop | None) -> int:
-    """What the process returns; it says `what` stopped, if that is not what a person did."""
-    if isinstance(stop, RunError):
-        say(f"{what}: {stop}", sys.stderr)
-        return 1
-    return stop_code(stop) if stop else 0
 
 
 def _train_seeds(
@@ -236,7 +171,7 @@ def _train_seeds(
     except (KeyboardInterrupt, RunError) as error:
         stop = error
     if not last:
-        raise _without_a_policy(stop, run_dir)
+        raise without_a_policy(stop, run_dir)
     results = {
         seed: json.loads(path.read_text())
         for seed in seeds
@@ -247,7 +182,7 @@ def _train_seeds(
         say(json.dumps({"run_dir": str(run_dir), "seeds": entries}))
         return stop
     if isinstance(stop, KeyboardInterrupt):
-        say(f"{_ended_by(stop)}; the best policies so far are kept")
+        say(f"{ended_by(stop)}; the best policies so far are kept")
     say(_describe_solved(config, seeds, results))
     kept = [r["evaluation"]["mean_return"] for r in results.values() if r["evaluation"]]
     say(
@@ -275,21 +210,6 @@ def _describe_solved(
             ended = results[seed]["ended"] if seed in results else "not begun"
             others.setdefault(ended, []).append(str(seed))
     return "; ".join([text, *(f"{ended}: {', '.join(found)}" for ended, found in others.items())])
-
-
-def _without_a_policy(stop: Stop | None, run_dir: Path) -> Stop:
-    """What stopped a run before its first update, or before it could say how; it says so."""
-    if not isinstance(stop, KeyboardInterrupt):
-        return stop or RunError("no update was made")
-    if (run_dir / POLICY).exists():
-        return type(stop)(f"{_ended_by(stop)}; {run_dir} has the best policy so far")
-    return type(stop)(f"{_ended_by(stop)} before the first update; {run_dir} has no policy")
-
-
-def _ended_by(stop: Stop) -> str:
-    if isinstance(stop, KeyboardInterrupt):
-        return str(stop) or "interrupted"
-    return "stopped"
 
 
 def plot(command: Plot) -> int:

@@ -11,6 +11,7 @@ pgcore.errors.UsageError: discount is 1.5, accepted is a number from 0 to 1
 """
 
 import dataclasses
+import operator
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,7 @@ LARGEST_LEARNING_RATE = 1e37
 ADDED = ("env_timeout",)
 """Settings that run folders and checkpoints of version 0.1 lack; no update depends on them."""
 LARGEST_WIDTH = 65_536
+MOST_WEIGHTS = 10_000_000
 """Of a hidden layer; more is taken for a slip of the keyboard."""
 
 
@@ -177,6 +179,9 @@ def as_sizes(value: object) -> tuple[int, ...]:
         value,
         f"at least one integer, each at least 1 (and at most {LARGEST_WIDTH:,}), such as (24, 12)",
     )
+    num_weights = sum(map(operator.mul, sizes, sizes[1:]))
+    accepted = f"widths with at most {MOST_WEIGHTS:,} weights between them"
+    require(num_weights <= MOST_WEIGHTS, "hidden_sizes", value, accepted)
     return sizes
 
 

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pgcore.checkpoints import require_as_counted
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError, require
 from pgcore.metrics import Row
-from pgcore.runs import METRICS, has_seeds, open_begun, open_runs, read_framework
+from pgcore.runs import CONFIG, METRICS, SYSTEM, has_seeds, read_framework
+from pgcore.seeds_folder import open_begun, open_runs
 from pgcore.statistics import bootstrap_interval, interquartile_mean
 
 NUM_GRID_POINTS = 200
@@ -61,7 +63,10 @@ def read_runs(paths: Sequence[Path]) -> list[PlottedRun]:
             env_paths.setdefault(folder.config.env_id, folder.path)
         histories = [folder.read_rows() for folder in folders]
         num_seeds = len(folders) + len(without) if many else None
-        config, framework = folders[0].config, read_framework(path)
+        config, framework = folders[0].config, read_framework(folders[0].path)
+        for folder in folders:
+            folder.require_as_it_ended(CONFIG, SYSTEM, METRICS)
+            require_as_counted(folder)
         runs.append(PlottedRun(path, config, framework, histories, num_seeds))
     if len(env_paths) > 1:
         found = ", ".join(f"{env_id} ({path})" for env_id, path in env_paths.items())

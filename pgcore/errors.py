@@ -6,6 +6,8 @@ import numbers
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
+LONGEST_VALUE = 2_000
+"""Characters of a value that a message shows."""
 LARGEST_BATCH = 1_000_000
 """Episodes. A batch's steps are counted in int32, and an episode has up to a thousand or two."""
 
@@ -29,16 +31,37 @@ def unknown_choice(
     `listed` is False where the choices are too many to be listed.
     """
     accepted = list(choices)
-    close = difflib.get_close_matches(str(value), accepted, n=1)
+    close = difflib.get_close_matches(str(value)[:LONGEST_VALUE], accepted, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     which = f"accepted are {', '.join(accepted)}" if listed else "which is not registered"
-    return UsageError(f"{field} is {value!r}, {which}{hint}")
+    return UsageError(f"{field} is {_shown(value)}, {which}{hint}")
 
 
 def require(condition: bool, field: str, value: object, accepted: str) -> None:
     """Raises a `UsageError` that says what `field` accepts, unless `condition` holds."""
     if not condition:
-        raise UsageError(f"{field} is {value!r}, accepted is {accepted}")
+        raise UsageError(f"{field} is {_shown(value)}, accepted is {accepted}")
+
+
+def _shown(value: object) -> str:
+    """A value in a message, its middle left out where it is long."""
+    text = repr(value)
+    if len(text) <= LONGEST_VALUE:
+        return text
+    half = LONGEST_VALUE // 2
+    return f"{text[:half]} … {text[-half:]}"
+
+
+def printable(text: str) -> str:
+    r"""Text for a terminal, with all that could steer one escaped; line ends and tabs stay.
+
+    >>> printable("layer \x1b[2J")
+    'layer \\x1b[2J'
+    """
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 def is_int(value: Any, low: int, high: float = math.inf) -> TypeGuard[int]:

@@ -12,9 +12,11 @@ import tyro
 
 from pgcore import evaluation
 from pgcore.commands import Framework
-from pgcore.errors import UsageError, require_count, require_seed
+from pgcore.errors import UsageError, printable, require, require_count, require_seed
 from pgcore.evaluation import Evaluation
-from pgcore.runs import POLICY, RunFolder, has_seeds, open_begun
+from pgcore.gym import gym_spec
+from pgcore.runs import POLICY, RunFolder, has_seeds
+from pgcore.seeds_folder import open_begun
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Eval:
     """Seed of the episodes' initial states and noise, from 0 to 2^32 - 1."""
     greedy: bool = False
     """Always take the most likely action."""
+    env_id: str | None = None
+    """The run's environment. Needed only where it names a module to import, MODULE:ID: a run
+    folder alone can't have code run."""
     json: bool = False
     """Print one JSON object instead of a sentence."""
 
@@ -37,15 +42,17 @@ def evaluate(name: str, load: Callable[[], Framework], command: Eval) -> int:
     """Evaluates a run's kept policy, or each seed's, prints the figures, returns the exit code."""
     require_count("episodes", command.episodes)
     require_seed(command.seed)
+    if command.env_id is not None:
+        gym_spec(command.env_id)  # which imports its module
     if has_seeds(command.run_dir):
         return _evaluate_seeds(name, load, command)
     run = RunFolder.open(command.run_dir)
-    run.check_policy()
+    _check(run, command)
     result = _evaluate_run(load(), run, command)
     if command.json:
         _print_json(command, result.summary())
     else:
-        print(f"{run.config.agent} on {run.config.env_id}: {_describe(result)}")
+        print(printable(f"{run.config.agent} on {run.config.env_id}: {_describe(result)}"))
     return 0
 
 
@@ -56,7 +63,7 @@ def _evaluate_seeds(name: str, load: Callable[[], Framework], command: Eval) -> 
     """
     runs, without = open_begun(command.run_dir, POLICY)
     for run in runs:
-        run.check_policy()
+        _check(run, command)
     kinds = {(run.config.agent, run.config.env_id): str(run.path) for run in runs}
     if len(kinds) > 1:
         found = ", ".join(f"{agent} on {env} ({path})" for (agent, env), path in kinds.items())
@@ -83,6 +90,13 @@ def _evaluate_seeds(name: str, load: Callable[[], Framework], command: Eval) -> 
             f"{of_all} seeds, {results[worst].mean:.1f} at worst (seed {worst})"
         )
     return 0
+
+
+def _check(run: RunFolder, command: Eval) -> None:
+    """Raises a `UsageError` unless the run has a policy, of the environment that was named."""
+    given, found = command.env_id, run.config.env_id
+    require(given in (None, found), "env_id", given, f"that of {str(run.path)!r}, {found!r}")
+    run.check_policy()
 
 
 def _evaluate_run(framework: Framework, run: RunFolder, command: Eval) -> Evaluation:

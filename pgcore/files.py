@@ -16,6 +16,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
+        partial.unlink(missing_ok=True)
         _write_synced(partial, data)
         partial.replace(path)
     except BaseException:
@@ -35,11 +36,15 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
+        if partial.is_symlink():
+            partial.unlink()
         partial.mkdir()
         for name, data in files.items():
             _write_synced(partial / name, data)
         sync_folder(partial)
-        if path.exists():
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
             shutil.rmtree(path)
         partial.rename(path)
         sync_folder(path.parent)
@@ -58,7 +63,7 @@ def sync_folder(path: Path) -> None:
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
+    with path.open("xb") as file:  # a link that somebody put there is not written through
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -1,5 +1,7 @@
 """Whole episodes of a Gymnasium environment, started together, one per copy."""
 
+import shlex
+import sys
 import weakref
 from functools import partial
 from typing import NamedTuple
@@ -71,6 +73,21 @@ def gym_spec(env_id: str, max_steps: int | None = None) -> GymSpec:
             "with a smaller max_episode_steps"
         )
     return GymSpec(env_id, obs_space.shape[0], int(action_space.n), int(limit))
+
+
+def require_imported(env_id: str, where: str) -> None:
+    """Raises a `UsageError` if making an environment that a file names would import a module.
+
+    `"module:Env-v0"` has Gymnasium import `module`, which runs whatever is in it. That is a
+    person's to ask for, on the command line or by an import; a file can't.
+    """
+    module, colon, _ = env_id.partition(":")
+    if colon and module not in sys.modules:
+        raise UsageError(
+            f"{where!r} names the environment {env_id!r}, for which the module {module!r} would be "
+            "imported and its code run, which no file may ask for. If you trust that module, say "
+            f"so: --env-id {shlex.quote(env_id)} on the command line; in Python, import it first"
+        )
 
 
 class GymEpisodes:

@@ -1,7 +1,12 @@
 """The record of a training run: one row an update, and when it was solved."""
 
 import csv
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from typing import BinaryIO, NamedTuple
+
+LONGEST_LINE = 65_536
+"""Bytes of a line of a table. Ours have some 150."""
 
 
 class Row(NamedTuple):
@@ -59,8 +64,23 @@ CSV_COLUMNS: dict[str, str] = {
 """`Row`'s attributes and their columns in metrics.csv, named as CleanRL names them."""
 
 
-def parse_rows(text: str) -> list[Row]:
-    """The rows of a metrics.csv.
+def lines_of(file: BinaryIO) -> Iterator[str]:
+    """The lines of a text file, without their ends, one at a time.
+
+    A last one without its line end is left out: a process that was killed can leave half of one.
+
+    Raises:
+        ValueError: One is longer than any of ours, or no text.
+    """
+    while line := file.readline(LONGEST_LINE):
+        if line.endswith(b"\n"):
+            yield line.decode().rstrip("\r\n")
+        elif len(line) == LONGEST_LINE:
+            raise ValueError(f"it has a line of more than {LONGEST_LINE:,} bytes")
+
+
+def parse_rows(text: str | Iterable[str]) -> list[Row]:
+    """The rows of a metrics.csv, given whole or as its lines.
 
     Columns that `Row` lacks are passed over. So is a last line without its line end: a process
     that was killed can leave half of one.
@@ -69,10 +89,10 @@ def parse_rows(text: str) -> list[Row]:
         ValueError: A column or a value is missing, a value is no number, or the environment steps
             do not rise from row to row. It says in which line.
     """
-    whole_lines = text[: text.rfind("\n") + 1].splitlines()
-    if not whole_lines:
+    lines = lines_of(BytesIO(text.encode())) if isinstance(text, str) else text
+    records = csv.reader(lines)
+    if (header := next(records, None)) is None:
         return []
-    header, *records = csv.reader(whole_lines)
     missing = [CSV_COLUMNS[name] for name in Row._fields if CSV_COLUMNS[name] not in header]
     if missing:
         raise ValueError(f"it has no column {', '.join(missing)}")

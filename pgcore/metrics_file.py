@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import io
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,7 @@ class MetricsFile:
         self._file, self._path = file, path
         self._num_bytes = 0
         self._hash = hashlib.sha256()
-        _lock(file)
+        _lock(file, path)
 
     @classmethod
     def create(cls, path: Path) -> "MetricsFile":
@@ -42,10 +43,15 @@ class MetricsFile:
         """One that is there; `rewind` says from where it goes on.
 
         Raises:
-            UsageError: It cannot be opened, or another process has it.
+            UsageError: It cannot be opened, is a link (it may lead anywhere) or no file, or
+                another process has it.
         """
         try:
-            return cls(path.open("r+b", buffering=0), path)
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise UsageError(f"{str(path)!r} cannot be written to: it is no file")
+            return cls(os.fdopen(descriptor, "r+b", buffering=0), path)
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(f"{str(path)!r} cannot be written to: {reason}") from error
@@ -105,15 +111,14 @@ class MetricsFile:
         self._hash.update(data)
 
 
-def _lock(file: io.FileIO) -> None:
+def _lock(file: io.FileIO, path: Path) -> None:
     """Raises a `UsageError` if another process has locked the file."""
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        name = file.name
         file.close()
         raise UsageError(
-            f"{name!r} is being written by another process, which trains this run; "
+            f"{str(path)!r} is being written by another process, which trains this run; "
             "wait for its end, or stop it"
         ) from None
     except OSError:

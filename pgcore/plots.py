@@ -105,7 +105,7 @@ def draw(runs: Sequence[PlottedRun]) -> "Figure":
     num_columns = 1 if max(map(len, names)) > MAX_LABEL_OF_TWO_COLUMNS else 2
     num_lines = math.ceil((len(runs) + 1) / num_columns)
     figure = Figure(figsize=(10, 4.2 + 0.22 * num_lines), layout="constrained")
-    figure.suptitle(runs[0].config.env_id)
+    figure.suptitle(runs[0].config.env_id.replace("$", r"\$"))
     panels = figure.subplots(1, len(PANELS), sharex=True, sharey=True, squeeze=False)[0]
     handles = {}
     for axes, (field, title) in zip(panels, PANELS.items(), strict=True):

@@ -9,7 +9,8 @@ import io
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 
@@ -30,20 +31,45 @@ def stop_code(stop: KeyboardInterrupt) -> int:
     return getattr(stop, "code", 130)
 
 
-def listen() -> None:
-    """Lets SIGTERM and SIGHUP stop a run as Ctrl-C does, unless whoever began it had them ignored.
+@contextmanager
+def listening() -> Iterator[None]:
+    """While open, SIGTERM and SIGHUP stop what runs as Ctrl-C does, and save it.
 
-    (`nohup` has SIGHUP ignored, and a shell Ctrl-C for what runs in the background.)
+    Those that follow are ignored meanwhile, for a system may send several. A second Ctrl-C is a
+    person's, and ends the process at once: what is being saved is then there or not, whole. What
+    whoever began the process has had ignored stays so: SIGHUP under `nohup`, Ctrl-C for what a
+    shell runs in the background.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
             signal.signal(number, _stop)
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) == _interrupt:  # else the process is about to end
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _stop(number: int, _: object) -> None:
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
     if number == signal.SIGHUP:
         raise HungUp("hung up")
     raise Terminated("terminated")
+
+
+def _interrupt(*_: object) -> None:
+    signal.signal(signal.SIGINT, _end_at_once)
+    raise KeyboardInterrupt
+
+
+def _end_at_once(*_: object) -> None:
+    os._exit(stop_code(KeyboardInterrupt()))
 
 
 def open_standard_streams() -> None:

@@ -12,6 +12,7 @@ from pgcore.checkpoints import ResumeWarning, StoredCheckpoint, find_checkpoint,
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError, require
 from pgcore.evaluation import Evaluation
+from pgcore.gym import require_imported
 from pgcore.metrics import Row, parse_rows
 from pgcore.runs import CONFIG, METRICS, RunFolder, has_seeds
 from pgcore.solving import Kept, SolveRule, highest_return
@@ -19,6 +20,9 @@ from pgcore.system import differences, system
 
 MAY_CHANGE = ("run_dir", "total_timesteps", "until_update", "checkpoint_every", "env_timeout")
 """Settings in which a run may go on otherwise than it began: no update depends on them."""
+
+COUNTED = ("total_timesteps", "checkpoint_every")
+"""Those of them that are taken from config.json, where it should be told if they are others."""
 
 
 class Reopened(NamedTuple):
@@ -71,6 +75,8 @@ def reopen(
     try:
         stored = find_checkpoint(path)
         config = _config(folder, stored, total_timesteps, until_update, env_timeout)
+        require_imported(config.env_id, str(path / CONFIG))
+        folder.require_as_it_ended(CONFIG)
         rule = _rule(stored)
         _require_unfinished(path, config, stored, rule)
         rows = _rows(path, stored)
@@ -93,6 +99,10 @@ def _config(
         if field.name not in MAY_CHANGE and begun != now:
             path = str(folder.path / CONFIG)
             require(False, f"{field.name} in {path!r}", now, f"what the run began with, {begun!r}")
+        if field.name in COUNTED and begun != now and total_timesteps is None:
+            text = f"{field.name} in {str(folder.path / CONFIG)!r} is {now}, which is used, "
+            text += f"and was {begun} when the checkpoint was made"
+            warnings.warn(text, ResumeWarning, stacklevel=5)
     budget = folder.config.total_timesteps if total_timesteps is None else total_timesteps
     timeout = folder.config.env_timeout if env_timeout is None else env_timeout
     return replace(

@@ -12,6 +12,8 @@ import tyro
 
 from pgcore.checkpoints import ResumeWarning
 from pgcore.commands import Framework, train_one
+from pgcore.errors import printable, require
+from pgcore.gym import gym_spec
 from pgcore.reopening import Reopened, reopen
 from pgcore.solving import UnreachableThreshold
 
@@ -26,6 +28,9 @@ class Resume:
     """Pause again after this many updates, counted from the run's beginning."""
     total_timesteps: int | None = None
     """Another budget of environment steps; by default the run's own."""
+    env_id: str | None = None
+    """The run's environment. Needed only where it names a module to import, MODULE:ID: a run
+    folder alone can't have code run."""
     env_timeout: float | None = None
     """Another time limit, in seconds, of a reset or step of the environment, 0 for none; by default
     the run's own."""
@@ -36,6 +41,8 @@ class Resume:
 def resume(name: str, load: Callable[[], Framework], command: Resume) -> int:
     """Goes on with a run, shows progress, says how it ended, and returns the exit code."""
     run_dir = command.run_dir
+    if command.env_id is not None:
+        gym_spec(command.env_id)  # which imports its module
     before = _look(name, command)  # before a framework is waited for
     last = before.stored.progress
     print(
@@ -61,7 +68,9 @@ def _look(name: str, command: Resume) -> Reopened:
         with reopen(command.run_dir, name, **_changes(command)) as before:
             pass
     for warning in caught:
-        print(f"{name}: warning: {warning.message}", file=sys.stderr)
+        print(printable(f"{name}: warning: {warning.message}"), file=sys.stderr)
+    given, found = command.env_id, before.config.env_id
+    require(given in (None, found), "env_id", given, f"that of the run, {found!r}")
     return before
 
 

@@ -7,6 +7,7 @@
 | metrics.csv        | one row an update, columns named as CleanRL's                       |
 | policy.safetensors | the kept policy, in the neutral schema; replaced when a better comes |
 | result.json        | how it ended; absent while the run goes on                          |
+| SHA256SUMS         | of the files above, once it has ended: see `pgcore.sums`            |
 | checkpoints/       | what it goes on from: see `pgcore.checkpoints`                      |
 
 A run of several seeds leaves a folder of such folders, `seed-N` for each, with a table of them,
@@ -14,21 +15,23 @@ seeds.csv.
 """
 
 import csv
-import json
+import hashlib
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError, require
 from pgcore.files import write_atomically
-from pgcore.gym import gym_spec
-from pgcore.metrics import Row, SolvedAt, parse_rows
+from pgcore.gym import gym_spec, require_imported
+from pgcore.metrics import Row, SolvedAt, lines_of, parse_rows
 from pgcore.metrics_file import MetricsFile, Position
+from pgcore.reading import LARGEST_JSON, open_file, parse_json, read_file
 from pgcore.run_dirs import make_folder
 from pgcore.schema import PolicyFile, read_policy, write_policy
+from pgcore.sealed_json import to_json
 from pgcore.solving import Kept
+from pgcore.sums import SUMS, digest, require_sums, write_sums
 from pgcore.system import system
 
 CONFIG, SYSTEM, METRICS, POLICY, RESULT = (
@@ -38,6 +41,7 @@ CONFIG, SYSTEM, METRICS, POLICY, RESULT = (
     "policy.safetensors",
     "result.json",
 )
+FRAMEWORKS = ("pgjax", "pgtorch")
 SEEDS = "seeds.csv"
 """What a folder of several seeds has and a single run has not."""
 
@@ -69,7 +73,9 @@ class RunFolder:
         Raises:
             UsageError: It is no run folder, or its configuration cannot be read.
         """
-        values = _read_table(path / CONFIG)
+        values = read_table(path / CONFIG)
+        if not has_seeds(path) and any(path.glob("seed-*")):
+            raise UsageError(f"{str(path)!r} is of several seeds, but its {SEEDS} is missing")
         try:
             return cls(path, TrainConfig.from_dict(values))
         except UsageError as error:
@@ -80,16 +86,22 @@ class RunFolder:
         if not self.policy_path.exists():
             raise UsageError(f"{str(self.path)!r} has no {POLICY}: its first update is not done")
         file, config = read_policy(self.policy_path), self.config
+        where = f"policy file {str(self.policy_path)!r}"
+        found = (file.agent, file.env, file.hidden_sizes)
+        expected = (config.agent, config.env_id, config.hidden_sizes)
+        accepted = f"what {CONFIG} says, {expected}"
+        require(found == expected, f"{where} (agent, env, hidden)", found, accepted)
+        require_imported(config.env_id, str(self.path / CONFIG))
         spec = gym_spec(config.env_id)
-        found = (file.agent, file.env, file.obs_dim, file.num_actions, file.hidden_sizes)
-        sizes = (spec.obs_dim, spec.num_actions, config.hidden_sizes)
-        expected = (config.agent, spec.env_id, *sizes)
-        require(
-            found == expected,
-            f"policy file {str(self.policy_path)!r} (agent, env, observations, actions, hidden)",
-            found,
-            f"what {CONFIG} says, {expected}",
-        )
+        found, expected = (file.obs_dim, file.num_actions), (spec.obs_dim, spec.num_actions)
+        accepted = f"what {config.env_id} has, {expected}"
+        require(found == expected, f"{where} (observations, actions)", found, accepted)
+        self.require_as_it_ended(CONFIG, POLICY)
+
+    def require_as_it_ended(self, *names: str) -> None:
+        """Raises a `UsageError` if the run has ended, and a file is not as it was then."""
+        if (self.path / RESULT).exists():
+            require_sums(self.path, *names, RESULT)
 
     @property
     def policy_path(self) -> Path:
@@ -104,7 +116,8 @@ class RunFolder:
         """
         path = self.path / METRICS
         try:
-            rows = parse_rows(path.read_text(encoding="utf-8"))
+            with open_file(path) as file:
+                rows = parse_rows(lines_of(file))
         except OSError as error:
             raise UsageError(f"{str(self.path)!r} has no update to read: {error}") from error
         except (ValueError, csv.Error) as error:
@@ -159,16 +172,17 @@ class RunFolder:
             system: The framework that goes on, versions, cores; system.json gets it.
         """
         assert self._metrics is not None
+        for name in (RESULT, SUMS):
+            (self.path / name).unlink(missing_ok=True)
         write_policy(self.policy_path, policy)
         self._metrics.rewind(end)
         self._last = rows[-1]
-        noted = _read_table(self.path / SYSTEM)
+        noted = read_table(self.path / SYSTEM)
         before = noted.get("resumed")
         begun = {"after_update": rows[-1].update} | system
         noted["resumed"] = [*(before if isinstance(before, list) else []), begun]
         write_atomically(self.path / SYSTEM, to_json(noted))
         write_atomically(self.path / CONFIG, to_json(config.to_dict()))
-        (self.path / RESULT).unlink(missing_ok=True)
         self.config = config
 
     def finish(
@@ -178,7 +192,7 @@ class RunFolder:
         kept: Kept | None,
         error: BaseException | None = None,
     ) -> None:
-        """Closes the folder and writes result.json.
+        """Closes the folder and writes result.json, with SHA256SUMS of all.
 
         Args:
             ended: `"solved"`, `"budget spent"`, `"paused"`, `"interrupted"` or `"failed"`.
@@ -199,7 +213,11 @@ class RunFolder:
             "evaluation": kept.evaluation.summary() if kept else None,
             "error": str(error) or type(error).__name__ if error else None,
         }
-        write_atomically(self.path / RESULT, to_json(result))
+        written = to_json(result)
+        left = [name for name in (CONFIG, SYSTEM, METRICS, POLICY) if (self.path / name).exists()]
+        digests = {name: digest(self.path / name) for name in left}
+        write_sums(self.path, digests | {RESULT: hashlib.sha256(written).hexdigest()})
+        write_atomically(self.path / RESULT, written)
 
     def close(self) -> None:
         """Closes metrics.csv, which unlocks it."""
@@ -208,49 +226,9 @@ class RunFolder:
             self._metrics = None
 
 
-def to_json(values: object) -> bytes:
-    """The text of a JSON file."""
-    return (json.dumps(values, indent=2) + "\n").encode()
-
-
 def has_seeds(path: Path) -> bool:
     """Whether `path` is a folder of several seeds."""
     return os.path.exists(path / SEEDS)  # which, unlike Path.exists, takes a name of any length
-
-
-def open_runs(path: Path) -> list[RunFolder]:
-    """Opens a run folder, or each `seed-N` in a folder of several seeds, in order of N.
-
-    Raises:
-        UsageError: It is neither, or a configuration cannot be read.
-    """
-    if not has_seeds(path):
-        return [RunFolder.open(path)]
-    numbered = {
-        int(match[1]): folder
-        for folder in path.iterdir()
-        if (match := re.fullmatch(r"seed-(\d+)", folder.name))
-    }
-    if not numbered:
-        raise UsageError(f"{str(path)!r} has a {SEEDS}, but no folder seed-N")
-    return [RunFolder.open(folder) for _, folder in sorted(numbered.items())]
-
-
-def open_begun(path: Path, file: str) -> tuple[list[RunFolder], list[str]]:
-    """The runs in a folder of several seeds that have `file`, and the seeds that lack it.
-
-    A seed that was stopped before its first update, or never began, has neither policy nor metrics.
-
-    Raises:
-        UsageError: No seed has it, or a configuration cannot be read.
-    """
-    runs = [run for run in open_runs(path) if (run.path / file).exists()]
-    if not runs:
-        raise UsageError(f"no seed in {str(path)!r} has a {file}: no first update is done")
-    with (path / SEEDS).open(newline="") as table:
-        seeds = [line["seed"] for line in csv.DictReader(table)]
-    begun = {str(run.config.seed) for run in runs}
-    return runs, [seed for seed in seeds if seed not in begun]
 
 
 def read_framework(path: Path) -> str:
@@ -259,23 +237,23 @@ def read_framework(path: Path) -> str:
     Raises:
         UsageError: Its system.json cannot be read or does not say.
     """
-    framework = _read_table(path / SYSTEM).get("framework")
-    if not isinstance(framework, str):
+    framework = read_table(path / SYSTEM).get("framework")
+    if framework not in FRAMEWORKS:
         raise UsageError(f"{str(path / SYSTEM)!r} is damaged: it names no framework")
     return framework
 
 
-def _read_table(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
     """Reads a JSON file of a run folder.
 
     Raises:
         UsageError: It is missing, or it is no JSON object.
     """
     try:
-        values = json.loads(path.read_text())
+        values = parse_json(read_file(path, LARGEST_JSON))
     except OSError as error:
         raise UsageError(f"{str(path.parent)!r} is no run folder: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{str(path)!r} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{str(path)!r} is damaged: it holds no table")

@@ -1,20 +1,19 @@
 """The neutral file schema: safetensors with the article's layer names and torch's layout.
 
 A policy file has, for each layer, `<layer>.weight [out, in]` and `<layer>.bias [out]`, and as
-metadata the schema's version, the agent and the environment. Each framework transposes at its own
-border, so that either reads what the other wrote.
+metadata the schema's version, the agent, the environment and a SHA-256 of the whole. Each framework
+transposes at its own border, so that either reads what the other wrote.
 """
 
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import safetensors
 
 from pgcore.agents import AGENTS, find_agent, layer_shapes
 from pgcore.errors import UsageError, require
 from pgcore.files import write_atomically
-from pgcore.tensors import to_bytes
+from pgcore.tensors import LARGEST_FILE, read_tensors, to_bytes
 
 SCHEMA = "policy-gradient-parity/1"
 """Name and version of the schema, stored in every file."""
@@ -69,28 +68,25 @@ def write_policy(path: str | Path, policy: PolicyFile) -> None:
 def policy_to_bytes(policy: PolicyFile) -> bytes:
     """What a policy file holds."""
     metadata = {"schema": SCHEMA, "agent": policy.agent, "env": policy.env}
-    return to_bytes(policy.tensors, metadata)
+    return to_bytes(policy.tensors, metadata, seal=True)
 
 
 def read_policy(path: str | Path) -> PolicyFile:
     """Reads a policy file and checks that it holds just the layers that its agent has.
 
     Raises:
-        UsageError: The file is missing, damaged, of another schema, or its tensors are not the
-            agent's: one is missing, left over, of another shape or dtype, or not finite.
+        UsageError: The file is missing, damaged (by its SHA-256; files of earlier versions have
+            none), of another schema, or its tensors are not the agent's: one is missing, left
+            over, of another shape or dtype, or not finite.
     """
-    path = Path(path)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UsageError(f"policy file {str(path)!r} cannot be read: {error}") from error
-    require(metadata.get("schema") == SCHEMA, f"schema of {path}", metadata.get("schema"), SCHEMA)
+    where = f"policy file {str(path)!r}"
+    known = ("schema", "agent", "env")
+    tensors, metadata = read_tensors(Path(path), where, known, LARGEST_FILE)
+    require(metadata.get("schema") == SCHEMA, f"schema of {where}", metadata.get("schema"), SCHEMA)
     agent = metadata.get("agent", "")
-    require(agent in AGENTS, f"agent of {path}", agent, " or ".join(AGENTS))
+    require(agent in AGENTS, f"agent of {where}", agent, " or ".join(AGENTS))
     policy = PolicyFile(agent, metadata.get("env", ""), tensors)
-    require_policy(policy, f"policy file {str(path)!r}")
+    require_policy(policy, where)
     return policy
 
 
@@ -137,5 +133,6 @@ def require_policy(
     is_fit = hidden_sizes in (None, policy.hidden_sizes)
     require(is_fit, f"hidden_sizes of {where}", policy.hidden_sizes, str(hidden_sizes))
     for name, array in policy.tensors.items():
-        finite = bool(np.isfinite(array).all())
-        require(finite, f"{name} in {where}", array.tolist(), "finite numbers")
+        finite = np.isfinite(array)
+        found = array[~finite].flat[:1].tolist()
+        require(not found, f"{name} in {where}", found, "finite numbers alone")

@@ -4,9 +4,6 @@ A folder of seeds holds `config.json` (the first seed's), `system.json`, `seeds.
 seed) and `seed-<N>/`, a run folder, for each.
 """
 
-import csv
-import io
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,26 +16,10 @@ from pgcore.bookkeeping import Result, Run, StepResult, Update
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError, UsageError, require
 from pgcore.faults import Played
-from pgcore.files import write_atomically
 from pgcore.gym import gym_spec
-from pgcore.run_dirs import make_folder
-from pgcore.runs import CONFIG, RESULT, SEEDS, SYSTEM, to_json
 from pgcore.schema import Tensors
+from pgcore.seeds_folder import SeedsFolder
 from pgcore.solving import UnreachableThreshold, warn_of_threshold
-from pgcore.system import system
-
-SEEDS_COLUMNS: tuple[str, ...] = (
-    "seed",
-    "ended",
-    "env_steps",
-    "episodes",
-    "updates",
-    "seconds",
-    "kept_update",
-    "evaluation_return",
-)
-"""Its columns. All but the seed are empty while a seed's run goes on. `seconds` is since the seed's
-run began: that of all seeds, where they are trained at once."""
 
 MAX_ERRORS_SHOWN = 3
 """Failed seeds whose reasons a message has."""
@@ -193,52 +174,6 @@ def seed_config(config: TrainConfig, seed: int) -> TrainConfig:
     require(config.until_update is None, "until_update", config.until_update, accepted)
     run_dir = None if config.run_dir is None else Path(config.run_dir) / f"seed-{seed}"
     return replace(config, seed=seed, run_dir=run_dir, checkpoint_every=0)
-
-
-class SeedsFolder:
-    """The folder of many seeds' runs, with a table that has a line for each.
-
-    Without a path there is no folder, and nothing is written.
-    """
-
-    def __init__(self, path: Path | None, seeds: Sequence[int]) -> None:
-        self._path = path
-        self._lines: dict[int, dict[str, object]] = {seed: {"seed": seed} for seed in seeds}
-
-    @classmethod
-    def create(cls, config: TrainConfig, seeds: Sequence[int], framework: str) -> "SeedsFolder":
-        """Makes the folder `config.run_dir`, if that is set, for these seeds.
-
-        Raises:
-            UsageError: The folder exists, or it cannot be made.
-        """
-        path = None if config.run_dir is None else Path(config.run_dir)
-        folder = cls(path, seeds)
-        if path is not None:
-            first = replace(config, seed=seeds[0])
-            files = {CONFIG: to_json(first.to_dict()), SYSTEM: to_json(system(framework))}
-            make_folder(path, files | {SEEDS: folder._table()})
-        return folder
-
-    def note(self, seed: int) -> None:
-        """Enters how a seed's run ended, as its own folder says, if it has begun at all."""
-        if self._path is None or not (path := self._path / f"seed-{seed}" / RESULT).exists():
-            return
-        result = json.loads(path.read_text())
-        self._lines[seed] |= {name: result[name] for name in SEEDS_COLUMNS if name in result}
-        self._lines[seed] |= {"evaluation_return": (result["evaluation"] or {}).get("mean_return")}
-        try:
-            write_atomically(self._path / SEEDS, self._table())
-        except OSError as error:
-            table = str(self._path / SEEDS)
-            raise RunError(f"{table!r} cannot be written: {error.strerror or error}") from error
-
-    def _table(self) -> bytes:
-        text = io.StringIO()
-        table = csv.DictWriter(text, SEEDS_COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(self._lines.values())
-        return text.getvalue().encode()
 
 
 def _step_until_over(

@@ -60,6 +60,7 @@ def test_train_leaves_a_run_folder_and_says_how_it_ended(runs, framework):
         "metrics.csv",
         "policy.safetensors",
         "result.json",
+        "SHA256SUMS",
         "checkpoints",
     }
     rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))

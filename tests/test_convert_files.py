@@ -78,7 +78,7 @@ def test_the_same_policy_always_makes_the_same_bytes(tmp_path):
         written.add((tmp_path / str(i)).read_bytes())
     assert len(written) == 1
     [data] = written
-    assert list(from_bytes(data)[1]) == ["schema", "agent", "env"]
+    assert list(from_bytes(data)[1]) == ["schema", "agent", "env", "sha256"]
 
 
 @pytest.mark.parametrize("order", [["z", "a", "schema"], ["a", "schema", "z"]])
@@ -89,6 +89,7 @@ def test_metadata_is_kept_in_its_order(files, order):
     convert_file(src, dst, kinds="Linear")
     kept = from_bytes(dst.read_bytes())[1]
     stated = json.loads(kept.pop("parity.convert"))
+    assert len(kept.pop("sha256")) == 64
     assert kept == metadata
     assert stated == {"names": {}, "kinds": "Linear"}
     convert_file(dst, back)

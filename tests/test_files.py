@@ -105,7 +105,7 @@ def test_a_policy_file_of_another_schema_or_agent_is_refused(tmp_path, metadata)
     path = tmp_path / "policy.safetensors"
     save_a_policy(pgjax, path, "reparam")
     edit(path, lambda tensors: None, metadata)
-    with pytest.raises(UsageError, match=r"(schema|agent) of .*policy\.safetensors is"):
+    with pytest.raises(UsageError, match=r"(schema|agent) of .*policy\.safetensors' is"):
         pgjax.load_policy(path)
 
 

@@ -84,3 +84,14 @@ def test_the_wheel_holds_the_four_packages_with_their_types_and_nothing_else(tmp
     assert {
         f"{package}/{name}" for package in PACKAGES for name in ("py.typed", "__init__.py")
     } <= names
+
+
+def test_the_licences_that_are_listed_are_those_of_the_installed_packages():
+    from benchmarks import licences, results
+
+    page = results.table_in(licences.PAGE, licences.NAME)
+    listed = {tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in page.splitlines()}
+    found = {(name, *about) for name, about in licences.found().items()}
+    assert len(found) > 40
+    assert found - listed == set()
+    assert not any("unknown" in licence.lower() or not licence for _, licence, _ in found)

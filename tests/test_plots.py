@@ -17,7 +17,8 @@ from pgcore.errors import UsageError
 from pgcore.evaluation import Evaluation
 from pgcore.metrics import CSV_COLUMNS
 from pgcore.plots import OKABE_ITO, PANELS, SEEDS_NOTE, draw, plot_runs
-from pgcore.runs import RunFolder, open_runs
+from pgcore.runs import RunFolder
+from pgcore.seeds_folder import open_runs
 from pgcore.statistics import bootstrap_interval, interquartile_mean
 from tests.test_files import ROW
 

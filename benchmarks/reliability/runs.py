@@ -43,25 +43,21 @@ def options(config: TrainConfig) -> list[str]:
     return words
 
 
-def start(framework: str, *arguments: object, is_heard: bool = True) -> subprocess.Popen[str]:
+def start(
+    framework: str, *arguments: object, is_heard: bool = True, **more: Any
+) -> subprocess.Popen[str]:
     """Starts a command of a framework in a process of its own.
 
-    If it is heard, its output can be read and its warnings are errors.
+    If it is heard, its output can be read and its warnings are errors. `more` is for `Popen`.
     """
     output = subprocess.PIPE if is_heard else subprocess.DEVNULL
+    given: dict[str, Any] = {"stdout": output, "stderr": output} | more
     return subprocess.Popen(
-        [
-            sys.executable,
-            "-W",
-            "error" if is_heard else "ignore",
-            "-m",
-            framework,
-            *map(str, arguments),
-        ],
+        [sys.executable, "-W", "error" if is_heard else "ignore", "-m", framework]
+        + [str(each) for each in arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=output,
-        stderr=output,
         text=True,
+        **given,
     )
 
 

@@ -8,6 +8,7 @@ import tyro
 
 from parity.convert.files import convert_file
 from parity.convert.layers import REGISTRY
+from pgcore.errors import printable
 from pgcore.parsing import parse_pairs
 
 KINDS_HELP = (
@@ -47,5 +48,5 @@ class Convert:
             self.src, self.dst, to=self.to, names=names, kinds=kinds, force=self.force
         )
         print(f"{self.dst}: {converted.num_tensors} tensors in the layout of {converted.to}")
-        print(converted.layout)
+        print(printable(str(converted.layout)))
         return 0

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
 
 from parity.convert.layouts import Kinds, Names, layout, layout_of_flax
 from parity.convert.pairs import Layout
 from pgcore.errors import UsageError, require
 from pgcore.files import write_atomically
+from pgcore.reading import parse_json
 from pgcore.schema import SCHEMA
-from pgcore.tensors import from_bytes, to_bytes
+from pgcore.tensors import SEAL, read_tensors, to_bytes
 
 GROUPS = {
     "adam.m.": "adam/mu/",
@@ -72,12 +72,13 @@ def convert_file(
             layouts, or names or kinds contradict what the file says.
     """
     src, dst = Path(src), Path(dst)
-    tensors, metadata = _read(src)
     where = f"file {str(src)!r}"
+    tensors, metadata, is_sealed = _read(src, where)
     target = "torch" if _is_flax(tensors, where) else "flax"
     require(to in (None, target), f"to (of a file that is for {_OTHER[target]})", to, target)
     require(force or not dst.exists(), "DST", str(dst), "a file that is not there yet, or --force")
-    names, kinds, metadata = _statement(metadata, names, kinds, where)
+    names, kinds, metadata = _statement(metadata, names, kinds, where, is_sealed=is_sealed)
+    is_sealed = metadata.pop(SEAL, None) is not None
     parameters = _groups(tensors, target, where)
     if target == "flax":
         found = layout(parameters[GROUPS[""]], names=names, kinds=kinds)
@@ -92,7 +93,7 @@ def convert_file(
         group = f"{where}, {prefix or 'parameters'}"
         converted |= {prefix + name: array for name, array in convert(arrays, group).items()}
     try:
-        write_atomically(dst, to_bytes(converted, metadata))
+        write_atomically(dst, to_bytes(converted, metadata, seal=is_sealed))
     except OSError as error:
         raise UsageError(f"file {str(dst)!r} cannot be written: {error}") from error
     return Converted(target, found, len(converted))
@@ -111,13 +112,13 @@ def _require_nothing_lost(found: Layout, where: str) -> None:
 _OTHER = {"flax": "torch", "torch": "flax"}
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    try:
-        return from_bytes(path.read_bytes())
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UsageError(f"file {str(path)!r} cannot be read: {error}") from error
-    except KeyError as error:
-        raise UsageError(f"file {str(path)!r} has {error} numbers, which NumPy lacks") from error
+def _read(path: Path, where: str) -> tuple[dict[str, np.ndarray], dict[str, str], bool]:
+    """Tensors, metadata, and whether the file is sealed: what a conversion wrote has to be."""
+    tensors, metadata = read_tensors(path, where)
+    is_sealed = metadata.pop(SEAL, None) is not None
+    if STATED in metadata and not is_sealed:
+        raise UsageError(f"{where} is damaged: a conversion wrote it, and its SHA-256 is missing")
+    return tensors, metadata, is_sealed
 
 
 def _is_flax(tensors: Collection[str], where: str) -> bool:
@@ -159,21 +160,31 @@ def _groups(
 
 
 def _statement(
-    metadata: dict[str, str], names: Names | None, kinds: Kinds | None, where: str
+    metadata: dict[str, str],
+    names: Names | None,
+    kinds: Kinds | None,
+    where: str,
+    *,
+    is_sealed: bool,
 ) -> tuple[Names | None, Kinds | None, dict[str, str]]:
-    """The names and kinds to go by, and the metadata to write."""
+    """The names and kinds to go by, and the metadata to write; it has a seal if it is to have one.
+
+    What a conversion writes is sealed; what comes back is, if it was before.
+    """
     given: dict[str, Any] = {"names": dict(names or {}), "kinds": kinds}
     if STATED in metadata:
         try:
-            stated = json.loads(metadata[STATED])
+            stated = parse_json(metadata[STATED])
             names, kinds = stated["names"], stated["kinds"]
-        except (ValueError, KeyError, TypeError) as error:
+            seal = {SEAL: ""} if stated.get("sealed") else {}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{where} has damaged metadata {STATED!r}: {error}") from error
         for field, value in given.items():
             agreed = not value or value == stated[field]
             require(agreed, field, value, f"{stated[field]}, with which {where} was converted")
-        return names, kinds, {k: value for k, value in metadata.items() if k != STATED}
+        return names, kinds, {k: value for k, value in metadata.items() if k != STATED} | seal
     if kinds is None and metadata.get("schema") == SCHEMA:
         given["kinds"] = "Linear"
     require(given["kinds"] is not None, "kinds", None, f"the kinds of the layers of {where}")
-    return names, given["kinds"], {**metadata, STATED: json.dumps(given)}
+    stated = json.dumps(given | ({"sealed": True} if is_sealed else {}))
+    return names, given["kinds"], {**metadata, STATED: stated, SEAL: ""}

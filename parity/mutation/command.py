@@ -1,7 +1,6 @@
 """The command `parity power -- pytest …`."""
 
 import json
-import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from parity.mutation.power import Power, first_run, remembered, save, tried
 from parity.mutation.processes import Processes
 from parity.mutation.report import as_json, as_text
 from parity.mutation.targets import require_there, sample, targets
-from pgcore.commands import Terminated, terminate
 from pgcore.errors import UsageError, is_real, require, require_seed
 from pgcore.files import write_atomically
+from pgcore.process import listening
 from pgcore.progress import Status, progress
 
 
@@ -59,23 +58,21 @@ class PowerCommand:
         require_there(self.of, root)
         processes = Processes(self.command)
         file = self.out / "power.json"
-        before = signal.signal(signal.SIGTERM, terminate)
         try:
-            power = self._power(processes, file, root)
-            found = targets(self.of, kinds, power.watched, root)
-            found = sample(found, self.max, self.seed)
-            if not found:
-                raise UsageError(
-                    "there is nothing to mutate: no function outside of tests is called that has "
-                    "such a mistake to make; name one with --of"
-                )
-            self._try_all(processes, power, found, root, file)
+            with listening():
+                power = self._power(processes, file, root)
+                found = targets(self.of, kinds, power.watched, root)
+                found = sample(found, self.max, self.seed)
+                if not found:
+                    raise UsageError(
+                        "there is nothing to mutate: no function outside of tests is called that "
+                        "has such a mistake to make; name one with --of"
+                    )
+                self._try_all(processes, power, found, root, file)
         except KeyboardInterrupt as stop:
             processes.stop()
-            how = "terminated" if isinstance(stop, Terminated) else "interrupted"
+            how = str(stop) or "interrupted"
             raise type(stop)(f"{how}; the same command goes on from here") from None
-        finally:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         seconds = time.perf_counter() - started
         outcomes = [power.outcomes[mutation.id] for mutation in found]
         if self.json is not None:

@@ -5,7 +5,6 @@ the command and every file that it imports are the same, another run goes on fro
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,8 +17,12 @@ from parity.mutation.processes import Ended, Processes
 from parity.mutation.targets import Watched
 from pgcore.errors import UsageError
 from pgcore.files import write_atomically
+from pgcore.reading import read_file
+from pgcore.sealed_json import seal, unseal
 
 FORMAT = 2
+LARGEST = 2**28
+"""Bytes of a file that is read."""
 KILLED, TIMED_OUT, SURVIVED, NEVER_CALLED = "killed", "timed out", "survived", "never called"
 LEAST_SECONDS = 5.0
 """Before the clock stops a command, however short its first run was: machines are busy at times."""
@@ -85,7 +88,7 @@ def remembered(path: Path, command: Sequence[str]) -> tuple[Power | None, str]:
     if not path.exists():
         return None, ""
     try:
-        table = json.loads(path.read_text("utf-8"))
+        table = unseal(read_file(path, LARGEST))
         if table["format"] != FORMAT:
             raise ValueError(table["format"])
         called = [(each, line) for each, line in table["called"]]
@@ -97,7 +100,13 @@ def remembered(path: Path, command: Sequence[str]) -> tuple[Power | None, str]:
             table["scripts"],
             table["outcomes"],
         )
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        if not all(isinstance(each, dict) for each in (power.files, power.outcomes)):
+            raise TypeError("files and outcomes are tables")
+        if not all(isinstance(each, dict) for each in power.outcomes.values()):
+            raise TypeError("an outcome is a table")
+        if not all(isinstance(each, str) for each in power.scripts):
+            raise TypeError("a script is a path")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(
             f"{path} is no file of parity power (of this version); name another folder with --out, "
             "or remove it"
@@ -113,7 +122,7 @@ def remembered(path: Path, command: Sequence[str]) -> tuple[Power | None, str]:
 def save(path: Path, power: Power) -> None:
     """Writes what is known, whole or not at all."""
     table = {"format": FORMAT, "python": sys.version.split()[0], **vars(power)}
-    write_atomically(path, json.dumps(table, indent=1).encode())
+    write_atomically(path, seal(table))
 
 
 def tried(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from pgcore.errors import UsageError
+from pgcore.errors import UsageError, printable
 from pgcore.files import write_atomically
 from pgcore.parsing import parse_pairs
 
@@ -51,7 +51,7 @@ class Diff:
                     report.to_html(file)
             except OSError as error:
                 raise UsageError(f"report {str(file)!r} cannot be written: {error}") from error
-        print(report)
+        print(printable(str(report)))
         return 0 if report.ok else 1
 
 
@@ -66,5 +66,5 @@ class Show:
         """Prints the list and returns the exit code."""
         from parity.recordings.recording import Recording
 
-        print(Recording.load(self.file))
+        print(printable(str(Recording.load(self.file))))
         return 0

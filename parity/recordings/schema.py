@@ -138,6 +138,10 @@ def _plain_bounds(bounds: Mapping[str, Bound]) -> dict[str, list[str]]:
 # --- from a file ---------------------------------------------------------------------------------
 
 
+ODD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+"""What plain JSON that is no recording's can raise on its way to be one."""
+
+
 def loaded(path: Path) -> Recording:
     """Reads a recording.
 
@@ -150,7 +154,7 @@ def loaded(path: Path) -> Recording:
         return _recording(path, leaves, about)
     except UsageError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except ODD as error:
         raise UsageError(
             f"{where} has metadata that parity.record does not write ({error!r}), accepted is a "
             "file that it wrote"

@@ -17,7 +17,8 @@ import numpy as np
 import safetensors
 
 from parity.recordings.leaves import DTYPES, Leaf
-from pgcore.errors import UsageError
+from pgcore.errors import UsageError, is_int, require
+from pgcore.reading import LARGEST_JSON, open_file, parse_json
 from pgcore.tensors import to_bytes
 
 VERSION = 1
@@ -50,6 +51,8 @@ def sealed(leaves: Mapping[str, Leaf], about: Mapping[str, Any]) -> bytes:
         header[name]["dtype"] = DTYPES[leaf.dtype]
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text = text.ljust(-(-len(text) // 8) * 8)  # what follows is aligned
+    accepted = f"at most {LARGEST_JSON:,} bytes: record fewer stages in one file"
+    require(len(text) <= LARGEST_JSON, "what a recording says of its arrays", len(text), accepted)
     start = len(text).to_bytes(_LENGTH, "little") + text
     at = start.index(b"0" * _DIGEST)
     return start[:at] + _sha256(start).encode() + start[at + _DIGEST :] + file[end:]
@@ -68,7 +71,7 @@ def unsealed(path: Path, where: str) -> tuple[dict[str, Leaf], dict[str, Any]]:
         UsageError: It can't be read, is no recording, is damaged or of a newer schema.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             start = file.read(_LENGTH)
             length = int.from_bytes(start, "little")
@@ -77,26 +80,43 @@ def unsealed(path: Path, where: str) -> tuple[dict[str, Leaf], dict[str, Any]]:
             if length > size - _LENGTH:
                 end = f"it should end at byte {_LENGTH + length:,}, the file has {size:,}"
                 raise _unusable(where, f"header: {end}")
+            if length > LARGEST_JSON:
+                raise _unusable(where, f"header: it has {length:,} bytes")
             start += beginning + file.read(length - len(beginning))
             _require_header(start, where)
-            data = file.read()
+            digests, told, ends = _told(start, where)
+            _require_length(size - len(start), ends, where)
+            data = file.read(size - len(start))
     except OSError as error:
         raise UsageError(f"{where} cannot be read: {error.strerror or error}") from error
-    try:
-        header = json.loads(start[_LENGTH:])
-        about = header.pop("__metadata__")
-        digests, told = json.loads(about["arrays"]), json.loads(about["recording"])
-        ends = {name: entry["data_offsets"][1] for name, entry in header.items()}
-        in_order = sorted(ends, key=lambda name: ends[name])
-        total = max(ends.values(), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise _unusable(where, f"header: {error!r}") from error
-    if len(data) < total:
-        first = next(name for name in in_order if ends[name] > len(data))
-        raise _unusable(where, f"array {first!r}: the file ends {total - len(data):,} bytes early")
-    if len(data) > total:
-        raise _unusable(where, f"end: {len(data) - total:,} bytes follow the last array")
     return _arrays(start + data, digests, where), told
+
+
+def _told(start: bytes, where: str) -> tuple[dict[str, str], dict[str, Any], dict[str, int]]:
+    """What the header says: the arrays' digests, what is said about them, where each ends."""
+    try:
+        header = parse_json(start[_LENGTH:])
+        about = header.pop("__metadata__")
+        digests, told = parse_json(about["arrays"]), parse_json(about["recording"])
+        ends = {name: entry["data_offsets"][1] for name, entry in header.items()}
+        if not all(is_int(end, 0) for end in ends.values()):
+            raise ValueError("an array that ends nowhere")
+        if not all(isinstance(digest, str) for digest in digests.values()):
+            raise ValueError("a digest that is none")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _unusable(where, f"header: {error!r}") from error
+    return digests, told, ends
+
+
+def _require_length(size: int, ends: Mapping[str, int], where: str) -> None:
+    """Raises unless the arrays are all that follows the header, before any of it is read."""
+    total = max(ends.values(), default=0)
+    if size < total:
+        in_order = sorted(ends, key=lambda name: ends[name])
+        first = next(name for name in in_order if ends[name] > size)
+        raise _unusable(where, f"array {first!r}: the file ends {total - size:,} bytes early")
+    if size > total:
+        raise _unusable(where, f"end: {size - total:,} bytes follow the last array")
 
 
 def _require_beginning(beginning: bytes, size: int, where: str) -> None:

@@ -215,6 +215,7 @@ def test_the_file_says_what_it_was_recorded_with(tmp_path):
         with safetensors.safe_open(tmp_path / name, framework="numpy") as file:
             about = file.metadata()
         assert about.pop("schema").startswith("policy-gradient-parity/tape/")
+        assert len(about.pop("sha256")) == 64
         assert about == {
             "agent": "reinforce",
             "env_id": "CartPole-v1",

@@ -1,0 +1,165 @@
+"""Damage is found in every file that is read again, and named.
+
+(Every byte of all of them: `python -m benchmarks.reliability --only damaged`.)
+"""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from pgcore.checkpoints import find_checkpoint
+from pgcore.curves import read_runs
+from pgcore.errors import UsageError
+from pgcore.evaluation import Evaluation
+from pgcore.reopening import reopen
+from pgcore.schema import SCHEMA, read_policy, write_policy
+from pgcore.solving import Kept
+from pgcore.tensors import from_bytes, to_bytes
+from tests.test_checkpoints import flip, policy, stored
+from tests.test_checkpoints import run as run  # a fixture
+
+
+@pytest.fixture
+def lone(tmp_path):
+    write_policy(tmp_path / "policy.safetensors", policy())
+    return tmp_path / "policy.safetensors"
+
+
+@pytest.fixture
+def ended(run):
+    from pgcore.runs import RunFolder
+
+    folder = RunFolder.open(run)
+    write_policy(folder.policy_path, policy())
+    folder.finish("paused", None, Kept(None, Evaluation(np.ones(2)), 1))
+    return run
+
+
+def test_each_byte_of_a_policy_that_is_another_is_found(lone):
+    whole = lone.read_bytes()
+    for at in range(len(whole)):
+        for bits in (0x01, 0x20):
+            flip(lone, at, bits)
+            with pytest.raises(UsageError, match=r"policy\.safetensors"):
+                read_policy(lone)
+            lone.write_bytes(whole)
+    read_policy(lone)
+
+
+def test_a_policy_is_plain_safetensors_and_one_without_a_seal_is_read(lone):
+    tensors = safetensors.numpy.load_file(lone)
+    assert all(np.array_equal(tensors[name], array) for name, array in policy().tensors.items())
+    about = {"schema": SCHEMA, "agent": "reinforce", "env": "CartPole-v1"}
+    safetensors.numpy.save_file(tensors, lone, about)  # as versions before the seal wrote them
+    assert read_policy(lone).env == "CartPole-v1"
+    safetensors.numpy.save_file(tensors, lone, about | {"sha255": "0" * 64})
+    with pytest.raises(UsageError, match="its metadata has 'sha255'"):
+        read_policy(lone)
+
+
+def test_a_seal_is_of_the_whole_file_and_is_kept_by_no_change():
+    data = to_bytes({"a": np.ones(3)}, {"note": '"sha256":"' + "0" * 64}, seal=True)
+    tensors, metadata = from_bytes(data)
+    assert metadata["note"].startswith('"sha256"')
+    changed = bytearray(data)
+    changed[-1] ^= 1
+    with pytest.raises(UsageError, match="not what was written"):
+        from_bytes(bytes(changed))
+    assert np.array_equal(tensors["a"], np.ones(3))
+
+
+USED = {
+    "config.json": ["eval", "plot", "resume"],
+    "system.json": ["plot"],
+    "metrics.csv": ["plot"],
+    "policy.safetensors": ["eval"],
+}
+
+
+def read(run, command):
+    from pgcore.runs import RunFolder
+
+    if command == "eval":
+        RunFolder.open(run).check_policy()
+    elif command == "plot":
+        read_runs([run])
+    else:
+        with reopen(run, "pgjax"):
+            pass
+
+
+def test_what_a_run_left_when_it_ended_is_what_sha256sum_says(ended):
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=ended, check=True)
+    named = {line.split("  ")[1] for line in (ended / "SHA256SUMS").read_text().splitlines()}
+    assert named == {*USED, "result.json"}
+    for command in ("eval", "plot"):
+        read(ended, command)
+
+
+@pytest.mark.parametrize("file", USED)
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_file_of_a_run_that_ended_is_refused_when_it_says_something_else(ended, file, is_whole):
+    """One that is another and as good, one whose digest is another, and one that nobody noted."""
+    path, sums = ended / file, ended / "SHA256SUMS"
+    if is_whole:
+        path.write_bytes(path.read_bytes().replace(b"CartPole-v1", b"CartPole-v0") + b"\n")
+    else:
+        lines = sums.read_text().splitlines(keepends=True)
+        sums.write_text("".join(line for line in lines if not line.endswith(f"  {file}\n")))
+    for command in USED[file]:
+        if command != "resume":  # this run's state is none that a framework made
+            with pytest.raises(UsageError, match=file.replace(".", r"\.")):
+                read(ended, command)
+
+
+@pytest.mark.parametrize("text", [None, "", "0" * 64, "x\n", "\0"])
+def test_without_its_sums_a_run_that_ended_is_not_believed(ended, text):
+    (ended / "SHA256SUMS").unlink()
+    if text is not None:
+        (ended / "SHA256SUMS").write_text(text)
+    with pytest.raises(UsageError, match="SHA256SUMS"):
+        read(ended, "plot")
+
+
+def test_the_metrics_of_a_run_that_goes_on_are_held_against_its_checkpoint(run):
+    read(run, "plot")
+    text = (run / "metrics.csv").read_text()
+    (run / "metrics.csv").write_text(text.replace("20,", "21,", 1))
+    with pytest.raises(UsageError, match=r"metrics\.csv' is damaged"):
+        read(run, "plot")
+
+
+def test_checkpoints_that_changed_places_are_not_used(run):
+    parent = run / "checkpoints"
+    for source, target in ((2, 9), (3, 2), (9, 3)):
+        (parent / f"update-00000{source}").rename(parent / f"update-00000{target}")
+    with pytest.raises(UsageError, match="update-000003' is damaged: it is that of update 2"):
+        find_checkpoint(run)
+
+
+@pytest.mark.parametrize("change", [{"seeds": ["1", "3"]}, {"seeds": None}])
+def test_the_seeds_of_a_folder_are_those_that_it_began_with(tmp_path, change):
+    from pgcore.runs import _read_seeds
+
+    (tmp_path / "seeds.csv").write_text("seed,ended\n1,solved\n2,\n")
+    (tmp_path / "system.json").write_text(json.dumps({"seeds": ["1", "2"]}))
+    assert _read_seeds(tmp_path) == ["1", "2"]
+    (tmp_path / "system.json").write_text(json.dumps(change))
+    with pytest.raises(UsageError, match=r"seeds\.csv' or .*system\.json' is damaged"):
+        _read_seeds(tmp_path)
+
+
+def test_a_budget_that_is_another_than_at_the_checkpoint_is_said(run):
+    from pgcore.reopening import _config
+    from pgcore.runs import RunFolder
+
+    path = run / "config.json"
+    path.write_text(
+        path.read_text().replace('"total_timesteps": 500000', '"total_timesteps": 900000')
+    )
+    with pytest.warns(UserWarning, match="total_timesteps in .* is 900000, .* was 500000"):
+        config = _config(RunFolder.open(run), stored(3), None, None)
+    assert config.total_timesteps == 900_000
