@@ -247,15 +247,20 @@ def as_measured(**changed):
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [{"verdict": "agree"}, {"verdict": "both NaN"}, {"verdict": None}, {"remedy_holds": False}],
+    ("changed", "now"),
+    [
+        ({"verdict": "agree"}, "agree"),
+        ({"verdict": "both NaN"}, "both NaN, mended"),
+        ({"verdict": None}, "not measurable here"),
+        ({"remedy_holds": False}, "differ, and the remedy does not hold"),
+    ],
 )
-def test_another_verdict_is_a_move_and_gives_the_exit_code_1(changed, monkeypatch, capsys):
+def test_another_verdict_is_a_move_and_gives_the_exit_code_1(changed, now, monkeypatch, capsys):
     result = as_measured(**changed)
     assert [move.id for move in traps.moved({"B01": result})] == ["B01"]
     monkeypatch.setattr("parity.traps.results.measured", lambda entry: result)
     assert cli.main(["traps", "run", "--only", "B01"]) == 1
-    assert "B01: was differ, mended, and is" in capsys.readouterr().out
+    assert f"B01: was differ, mended, and is {now}\n" in capsys.readouterr().out
     assert cli.main(["traps", "run", "--only", "B01", "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
     assert not said["ok"]
