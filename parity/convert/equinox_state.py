@@ -75,10 +75,9 @@ def _norms(model: Any) -> Iterator[tuple[str, Any]]:
 
 def _of_type(model: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Each part of a model of one of Equinox's types, by path."""
-    import equinox
     import jax
 
-    kind = getattr(equinox.nn, name)
+    kind = getattr(sys.modules["equinox"].nn, name)  # the model is of it: it is loaded
 
     def is_part(node: Any) -> bool:
         return isinstance(node, kind)
