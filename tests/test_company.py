@@ -157,6 +157,7 @@ def test_the_terminal_goes_away_and_the_run_is_saved(tmp_path):
         assert process.wait(60) == 129
     finally:
         process.kill()
+        process.wait()
     assert json.loads((folder / "result.json").read_text())["error"] == "hung up"
     assert find_checkpoint(folder).progress.update == num_rows(folder)
 
@@ -183,4 +184,5 @@ def test_a_run_that_nobody_listens_to_goes_on_with_sighup_ignored(tmp_path, whol
         assert process.wait(60) == 0
     finally:
         process.kill()
+        process.wait()
     assert outcome(folder) == outcome(whole)
