@@ -3,6 +3,7 @@
 import shlex
 import sys
 import weakref
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from pgcore.deadline import Deadline
 from pgcore.errors import RunError, UsageError, unknown_choice
-from pgcore.one_episode import OneEpisode, close_quietly
+from pgcore.one_episode import EnvironmentWarning, OneEpisode, close_quietly
 
 CARTPOLE = "CartPole-v1"
 CARTPOLE_RESET_BOUND = 0.05
@@ -121,7 +122,7 @@ class GymEpisodes:
             [partial(self._copy, episode) for episode in range(num_episodes)],
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
-        self._close = weakref.finalize(self, self._envs.close)
+        self._close = weakref.finalize(self, _close_all, self._envs)
 
     def _copy(self, episode: int) -> OneEpisode:
         spec = self.spec
@@ -172,6 +173,13 @@ class GymEpisodes:
     def close(self) -> None:
         """Closes the copies, which happens by itself when nobody has them any more."""
         self._close()
+
+
+def _close_all(envs: SyncVectorEnv) -> None:
+    """Closes the copies; what one raises keeps none of the others open, and reaches nobody."""
+    for env in envs.envs:
+        with suppress(EnvironmentWarning):  # where warnings are errors
+            env.close()
 
 
 def draw_reset(rng: np.random.Generator, env_id: str, num_episodes: int) -> np.ndarray:

@@ -15,8 +15,10 @@ import pgtorch
 from pgcore.checkpoints import find_checkpoint
 from pgcore.cli import run_cli
 from pgcore.errors import RunError
+from pgcore.metrics_file import MetricsFile
 from pgcore.saving import UnsavedWarning
 from tests.test_cli import command, load_pgtorch, num_rows, wait_until
+from tests.test_files import ROW
 from tests.test_resume import outcome, settings
 
 LAST = 6
@@ -86,20 +88,32 @@ def test_a_disk_that_gets_full_leaves_the_older_checkpoint_from_which_it_goes_on
 
 
 def test_half_a_line_of_metrics_is_never_left(tmp_path, limited):
-    folder = tmp_path / "run"
-
-    def cut(update):
-        if update.row.update == 3:
-            limited((folder / "metrics.csv").stat().st_size + 20)
-
-    with (
-        pytest.warns(UnsavedWarning, match="File too large"),
-        pytest.raises(RunError, match="cannot be written to: File too large"),
-    ):
-        train(folder, cut)
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsFile.create(path)
+    metrics.append(ROW)
+    before, position = path.read_bytes(), metrics.position
+    limited(len(before) + 20)
+    with pytest.raises(OSError, match="File too large"):
+        metrics.append(ROW)
+    assert (path.read_bytes(), metrics.position) == (before, position)
     limited(10**9)
-    assert (folder / "metrics.csv").read_bytes().endswith(b"\n")
-    assert num_rows(folder) == 3
+    metrics.append(ROW)
+    metrics.close()
+    assert path.read_bytes().count(b"\n") == 3
+
+
+def test_a_run_that_stops_and_cannot_be_saved_either_says_both(tmp_path, limited):
+    def stop(_):
+        limited(100)
+        raise RunError("for another reason")
+
+    config = settings("reinforce", tmp_path / "run", until_update=LAST)
+    with (
+        pytest.warns(UnsavedWarning, match="no checkpoint in .* can be written: File too large"),
+        pytest.raises(RunError, match="for another reason"),
+    ):
+        pgtorch.train(config, callback=stop)
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_folder_that_is_removed_stops_the_run_and_is_not_made_again(tmp_path):
@@ -143,6 +157,7 @@ def test_the_terminal_goes_away_and_the_run_is_saved(tmp_path):
         assert process.wait(60) == 129
     finally:
         process.kill()
+        process.wait()
     assert json.loads((folder / "result.json").read_text())["error"] == "hung up"
     assert find_checkpoint(folder).progress.update == num_rows(folder)
 
@@ -169,4 +184,5 @@ def test_a_run_that_nobody_listens_to_goes_on_with_sighup_ignored(tmp_path, whol
         assert process.wait(60) == 0
     finally:
         process.kill()
+        process.wait()
     assert outcome(folder) == outcome(whole)
