@@ -18,17 +18,18 @@ COMMANDS = [
 
 
 def started(*words: str, **streams: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", *words]
-    return subprocess.run(command, text=True, check=False, **streams)
+    command = [sys.executable, "-W", "error", *words]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(command, env=env, text=True, check=False, **streams)
 
 
-def unread(*words: str, errors: bool = False) -> tuple[int, str | None]:
+def unread(*words: str, errors: bool = False, how: str = "-m") -> tuple[int, str | None]:
     """Its exit code and what it says elsewhere, where nobody reads its output (or errors too)."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
         other = subprocess.STDOUT if errors else subprocess.PIPE
-        process = started(*words, stdout=writing, stderr=other)
+        process = started(how, *words, stdout=writing, stderr=other)
     finally:
         os.close(writing)
     return process.returncode, process.stderr
@@ -37,6 +38,11 @@ def unread(*words: str, errors: bool = False) -> tuple[int, str | None]:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_it_ends_without_a_word_by_the_code_of_a_broken_pipe(words):
     assert unread(*words) == (141, "")
+
+
+def test_so_does_one_that_says_little_which_is_written_only_when_it_ends():
+    code = "from pgcore.cli import exit_code; exit(exit_code('parity', lambda: print('a') or 0))"
+    assert unread(code, how="-c") == (141, "")
 
 
 def test_so_it_does_where_nobody_reads_its_errors_either():

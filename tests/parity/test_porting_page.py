@@ -58,7 +58,7 @@ def test_the_page_does_what_it_says_from_top_to_bottom(tmp_path):
         else:
             assert language == "text"
             require_shown(text.splitlines(), printed.splitlines())
-    assert num_commands == 12
+    assert num_commands == 18
 
 
 def test_the_templates_work_in_an_empty_repository(tmp_path):
