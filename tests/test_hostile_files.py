@@ -28,20 +28,16 @@ def readers():
     return hostile.READERS()
 
 
-KINDS = sorted({attack.kind for attack in attacks("canary")})
 TOO_LARGE = ("100 MB", "sparse")
 """What takes its time to be written; the benchmark has it."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_hostile_files_are_refused_and_leave_no_trace(
-    tmp_path, monkeypatch, capfd, good, readers, kind
-):
+def test_hostile_files_are_refused_and_leave_no_trace(tmp_path, monkeypatch, capfd, good, readers):
     here, canary = tmp_path / "here", tmp_path / "canary"
     number = 0
     for attack in attacks(canary):
         is_long = attack.goes_on and "go_on" in attack.readers and "policy" not in attack.name
-        if attack.kind != kind or is_long or any(word in attack.name for word in TOO_LARGE):
+        if is_long or any(word in attack.name for word in TOO_LARGE):
             continue
         number += 1
         shutil.rmtree(here, ignore_errors=True)
@@ -59,7 +55,7 @@ def test_hostile_files_are_refused_and_leave_no_trace(
         assert not canary.exists(), attack.name
         assert hostile.outside(here) == before, attack.name
         assert not steers_the_terminal(said), (attack.name, said)
-    assert number or kind == "gigabytes of nothing"
+    assert number > 300
 
 
 def test_an_environment_of_a_module_is_made_when_a_person_names_it_too(
