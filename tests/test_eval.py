@@ -83,8 +83,21 @@ def test_a_line_a_seed_and_one_for_all(capfd, folder):
     assert err == ""
 
 
-def test_a_seed_without_a_policy_is_named_and_left_out(capfd, folder):
+def take_back(run):
+    """Leaves of a run what is there before its first update is done."""
+    for name in ("policy.safetensors", "result.json", "SHA256SUMS"):
+        (run / name).unlink()
+
+
+def test_a_policy_that_a_seed_left_and_that_is_missing_is_an_error(capfd, folder):
     (folder / "seed-5" / "policy.safetensors").unlink()
+    code, out, err = evaluate(capfd, "pgtorch", folder, "--episodes", "2")
+    assert (code, out) == (2, "")
+    assert "seed-5/policy.safetensors' is missing: the run left one" in err
+
+
+def test_a_seed_without_a_policy_is_named_and_left_out(capfd, folder):
+    take_back(folder / "seed-5")
     code, out, err = evaluate(capfd, "pgtorch", folder, "--episodes", "2")
     assert code == 0
     assert err == "pgtorch: warning: no policy of seed 5 yet\n"
@@ -106,8 +119,8 @@ def edit_config(folder, **changes):
 
 
 def remove_policies(folder):
-    for path in folder.glob("*/policy.safetensors"):
-        path.unlink()
+    for path in folder.glob("seed-*"):
+        take_back(path)
 
 
 def edit_policy(folder, change, agent="reparam"):

@@ -28,13 +28,13 @@ def readers():
     return hostile.READERS()
 
 
-TOO_LARGE = ("100 MB", "sparse")
+TOO_LARGE = ("100 MB", "300,000", "million", "sparse")
 """What takes its time to be written; the benchmark has it."""
 
 
 def test_hostile_files_are_refused_and_leave_no_trace(tmp_path, monkeypatch, capfd, good, readers):
     here, canary = tmp_path / "here", tmp_path / "canary"
-    number = 0
+    number, wrong = 0, []
     for attack in attacks(canary):
         is_long = attack.goes_on and "go_on" in attack.readers and "policy" not in attack.name
         if is_long or any(word in attack.name for word in TOO_LARGE):
@@ -50,11 +50,19 @@ def test_hostile_files_are_refused_and_leave_no_trace(tmp_path, monkeypatch, cap
         except UsageError as error:
             code = 2
             print(printable(str(error)))
+        except Exception as error:
+            code = repr(error)
         said = "".join(capfd.readouterr())
-        assert code == (0 if attack.goes_on else 2), (attack.name, said)
-        assert not canary.exists(), attack.name
-        assert hostile.outside(here) == before, attack.name
-        assert not steers_the_terminal(said), (attack.name, said)
+        seen = {
+            "code": code,
+            "executed": canary.exists(),
+            "written": hostile.outside(here) != before,
+            "steered": steers_the_terminal(said),
+        }
+        expected = {"code": 0 if attack.goes_on else 2}
+        if seen != expected | dict.fromkeys(("executed", "written", "steered"), False):
+            wrong.append((attack.kind, attack.name, seen, said[-300:]))
+    assert wrong == []
     assert number > 300
 
 

@@ -162,7 +162,10 @@ def _arrays(file: bytes, digests: Mapping[str, str], where: str) -> dict[str, Le
             raise UsageError(f"{where} has {name!r} of {dtype}, accepted are {', '.join(_NAMES)}")
         if _sha256(data) != digest:
             raise _unusable(where, f"array {name!r}: its SHA-256 is another than when written")
-        leaves[name] = Leaf.from_bytes(_NAMES[dtype], tuple(entry["shape"]), data)
+        try:
+            leaves[name] = Leaf.from_bytes(_NAMES[dtype], tuple(entry["shape"]), data)
+        except (ValueError, OverflowError) as error:  # no elements, of a size that no array has
+            raise _unusable(where, f"array {name!r}: {error}") from error
     return leaves
 
 
