@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import warnings
 
 import pytest
@@ -143,12 +144,17 @@ def test_a_folder_that_is_moved_goes_on_elsewhere_and_what_took_its_place_is_lef
 def test_the_terminal_goes_away_and_the_run_is_saved(tmp_path):
     folder = tmp_path / "run"
     control, terminal = pty.openpty()
+    of_the_terminal = (
+        "import fcntl, runpy, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+    )
+    words = [sys.executable, "-c", of_the_terminal, "pgtorch", "train", *OPTIONS]
     process = subprocess.Popen(
-        command("pgtorch", "train", *OPTIONS, "--run-dir", folder),
+        [*words, "--run-dir", str(folder)],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        preexec_fn=lambda: os.login_tty(terminal),
+        start_new_session=True,
     )
     try:
         os.close(terminal)
@@ -168,15 +174,9 @@ def test_a_run_that_nobody_listens_to_goes_on_with_sighup_ignored(tmp_path, whol
     read, write = os.pipe()
     os.close(read)
 
-    def alone():
-        os.close(2)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    process = subprocess.Popen(
-        command("pgtorch", "train", *OPTIONS, "--until-update", LAST, "--run-dir", folder),
-        stdout=write,
-        preexec_fn=alone,
-    )
+    words = command("pgtorch", "train", *OPTIONS, "--until-update", LAST, "--run-dir", folder)
+    alone = ["sh", "-c", 'trap "" HUP; exec "$@" 2>&-', "sh", *words]
+    process = subprocess.Popen(alone, stdout=write)
     try:
         os.close(write)
         wait_until(lambda: num_rows(folder) >= 1, process)

@@ -142,7 +142,7 @@ def test_checkpoints_that_changed_places_are_not_used(run):
 
 @pytest.mark.parametrize("change", [{"seeds": ["1", "3"]}, {"seeds": None}])
 def test_the_seeds_of_a_folder_are_those_that_it_began_with(tmp_path, change):
-    from pgcore.runs import _read_seeds
+    from pgcore.seeds_folder import _read_seeds
 
     (tmp_path / "seeds.csv").write_text("seed,ended\n1,solved\n2,\n")
     (tmp_path / "system.json").write_text(json.dumps({"seeds": ["1", "2"]}))
@@ -161,5 +161,5 @@ def test_a_budget_that_is_another_than_at_the_checkpoint_is_said(run):
         path.read_text().replace('"total_timesteps": 500000', '"total_timesteps": 900000')
     )
     with pytest.warns(UserWarning, match="total_timesteps in .* is 900000, .* was 500000"):
-        config = _config(RunFolder.open(run), stored(3), None, None)
+        config = _config(RunFolder.open(run), stored(3), None, None, None)
     assert config.total_timesteps == 900_000

@@ -211,7 +211,7 @@ def _noise(
 def _stage(plain: dict[str, Any], leaves: dict[str, Leaf]) -> Stage:
     file, line, code = plain["place"]
     inputs, weights, wrt = plain["inputs"], plain["cotangents"], plain["wrt"]
-    kinds = plain["kinds"]
+    kinds = plain.get("kinds")  # older files have none
     return Stage(
         str(plain["name"]),
         {str(each["path"]): _output(each, leaves) for each in plain["outputs"]},
@@ -228,7 +228,7 @@ def _stage(plain: dict[str, Any], leaves: dict[str, Leaf]) -> Stage:
 
 
 def _output(plain: dict[str, Any], leaves: dict[str, Leaf]) -> Output:
-    ties, decided = plain["ties"], plain["decided"]
+    ties, decided = plain["ties"], plain.get("decided")  # older files have none
     return Output(
         {
             precision: leaves[run["array"]]._replace(is_number=bool(run["is_number"]))
