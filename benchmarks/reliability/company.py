@@ -133,7 +133,7 @@ def ignored(folder: Path, whole: Path) -> Iterator[Try]:
             for number in (signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, IGNORE)
 
-        child = forked(arguments_of(run), deaf)
+        child = until(run.exists, forked(arguments_of(run), deaf))
         for _ in range(20):
             os.kill(child, signal.SIGINT)
             os.kill(child, signal.SIGHUP)

@@ -26,10 +26,6 @@ from pgcore.errors import RunError
 LAST = 12
 """Updates of a run."""
 DISK_BYTES, PAGE = 2**20, 4096
-LARGEST_LEFT = 22
-"""Pages that are left at most; the whole run takes a few more."""
-LARGEST_FILE = 12_000
-"""Bytes; the largest file of the run has some more."""
 TRIES = {"pgtorch": 20, "pgjax": 4}
 """JAX compiles each run anew."""
 
@@ -40,12 +36,14 @@ def rows(rng: random.Random, folder: Path) -> Iterator[Row]:
         parent, num = folder / framework, TRIES[framework]
         parent.mkdir()
         train(framework, parent / "whole")
-        limits = [rng.randrange(LARGEST_FILE) for _ in range(num)]
+        sizes = [path.stat().st_size for path in (parent / "whole").rglob("*") if path.is_file()]
+        limits = [rng.randrange(max(sizes)) for _ in range(num)]  # too small for the largest file
         yield tally(
             f"a file may not grow (EFBIG), {framework}", too_large(framework, limits, parent)
         )
         if os.geteuid() == 0:
-            left = [rng.randrange(LARGEST_LEFT) for _ in range(num)]
+            pages = sum(-(-size // PAGE) for size in sizes)  # of the run at its end
+            left = [rng.randrange(pages) for _ in range(num)]
             yield tally(f"the disk is full, {framework}", full(framework, left, parent))
         for title, spoil, mend, words in FAULTS:
             if "read-only" in title and os.geteuid() != 0:
