@@ -86,9 +86,9 @@ def main(options: Measure) -> int:
         with tempfile.TemporaryDirectory(prefix=f"{kind}-") as folder:
             module = importlib.import_module(f"benchmarks.reliability.{kind}")
             for row in module.rows(random.Random(options.seed), Path(folder)):
-                print(f"{row.fault}: {row.survived:,} of {row.tries:,} survived, lost: {row.lost}")
-                for failure in row.failures:
-                    print(f"  {failure}")
+                said = f"{row.fault}: {row.survived:,} of {row.tries:,} survived, lost: {row.lost}"
+                # At once: a process that is forked would print it again.
+                print(said, *(f"  {failure}" for failure in row.failures), sep="\n", flush=True)
                 rows.append(row)
         is_all_well &= not any(row.failures for row in rows)
         if options.save:
