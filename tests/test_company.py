@@ -17,6 +17,7 @@ from pgcore.checkpoints import find_checkpoint
 from pgcore.cli import run_cli
 from pgcore.errors import RunError
 from pgcore.metrics_file import MetricsFile
+from pgcore.process import listening
 from pgcore.saving import UnsavedWarning
 from tests.test_cli import command, load_pgtorch, num_rows, wait_until
 from tests.test_files import ROW
@@ -186,3 +187,47 @@ def test_a_run_that_nobody_listens_to_goes_on_with_sighup_ignored(tmp_path, whol
         process.kill()
         process.wait()
     assert outcome(folder) == outcome(whole)
+
+
+STOPPED_TWICE = """
+import os, signal, sys
+from pgcore.process import listening, stop_code
+
+number = signal.Signals[sys.argv[1]]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with listening():
+    try:
+        os.kill(os.getpid(), number)
+        signal.pause()
+    except KeyboardInterrupt as stop:
+        os.kill(os.getpid(), number)  # while it saves
+        print("saved", flush=True)
+        sys.exit(stop_code(stop))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [("SIGINT", 130, ""), ("SIGTERM", 143, "saved\n"), ("SIGHUP", 129, "saved\n")],
+)
+def test_a_second_ctrl_c_ends_it_at_once_and_what_a_system_sends_twice_does_not(name, code, said):
+    words = [sys.executable, "-c", STOPPED_TWICE, name]
+    process = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (code, said, "")
+
+
+def test_signals_mean_what_they_did_once_nothing_listens():
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with listening():
+            assert signal.getsignal(signal.SIGTERM) not in handlers.values()
+        assert {each: signal.getsignal(each) for each in handlers} == handlers
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with listening():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGHUP, handlers[signal.SIGHUP])
