@@ -22,6 +22,7 @@ from pgcore.evaluation import evaluate
 from pgcore.faults import EnvironmentFault
 from pgcore.gym import GymEpisodes, gym_spec
 from pgcore.one_episode import EnvironmentWarning
+from tests.depth import IS_DEEP
 
 AFTER = 44
 """Two updates and their evaluations are 40 steps of two copies; the 5th after is step 3 of one."""
@@ -74,7 +75,8 @@ def test_what_an_environment_does_is_said_with_its_step_and_the_run_goes_on_when
 
 
 @pytest.mark.parametrize(
-    ("fault", "cause"), [("raises", ValueError("no such thing")), ("old-step", None)]
+    ("fault", "cause"),
+    [("raises", ValueError("no such thing")), *([("old-step", None)] if IS_DEEP else [])],
 )
 def test_the_traceback_of_what_it_raised_is_there_through_jax_too(
     tmp_path, misbehave, caplog, fault, cause

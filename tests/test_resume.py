@@ -5,7 +5,6 @@ All but times is compared to the last bit.
 
 import csv
 import json
-import os
 import random
 import shutil
 import signal
@@ -27,6 +26,7 @@ from pgcore.cli import run_cli
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError, UsageError
 from pgcore.runs import RunFolder
+from tests.depth import IS_DEEP
 from tests.test_checkpoints import flip
 from tests.test_cli import call, command, load_pgtorch, wait_until
 from tests.test_crashes import kill
@@ -461,9 +461,6 @@ def test_a_run_without_checkpoints_has_none(tmp_path):
 LONGER = ["--agent", "reparam", "--total-timesteps", "1500", "--eval-episodes", "5", "--seed", "3"]
 
 
-IS_DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-
-
 @pytest.mark.parametrize("framework", FRAMEWORKS if IS_DEEP else ["pgjax"])
 def test_a_longer_run_paused_at_random_updates_in_new_processes_is_bitwise_the_same(
     tmp_path, framework
@@ -536,7 +533,7 @@ def test_a_run_killed_at_any_moment_goes_on_with_no_line_twice_or_missing(tmp_pa
     more += ["--total-timesteps", "1e9"]
     folder = tmp_path / "run"
     arguments, quiet = ["train", *more], subprocess.DEVNULL
-    for _ in range(4):
+    for _ in range(4 if IS_DEEP else 2):
         program = [sys.executable, "-m", "pgtorch", *arguments]
         begun = len(rows(folder)) if folder.exists() else 0
         process = subprocess.Popen(program, cwd=tmp_path, stdout=quiet, stderr=quiet)

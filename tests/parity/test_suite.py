@@ -15,10 +15,10 @@ from parity.suite.family import Direct, Family
 from parity.suite.stages import forget
 from pgcore.errors import UsageError
 from pgjax import returns as jax_returns
+from tests.depth import IS_DEEP
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
-SEED = int.from_bytes(os.urandom(4)) if NIGHTLY else 0
-NUM_EXAMPLES = 500 if NIGHTLY else 25
+SEED = int.from_bytes(os.urandom(4)) if IS_DEEP else 0
+NUM_EXAMPLES = 500 if IS_DEEP else 25
 FAMILIES = {family.name: family for family in families.families()}
 
 
