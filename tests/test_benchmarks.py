@@ -24,6 +24,7 @@ from benchmarks.reliability.rows import Try, tally
 from parity.runs import rank_test
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
+from tests.depth import IS_DEEP
 
 PAGE = "docs/learning.md"
 
@@ -226,6 +227,7 @@ def test_what_is_missing_of_a_measurement_is_run_and_the_rest_is_kept(monkeypatc
     assert went_on == [False, False, False]
 
 
+@pytest.mark.skipif(not IS_DEEP, reason="of a benchmark, and long: make test-deep")
 def test_a_run_that_is_compared_in_pieces_is_the_run_in_one(monkeypatch, tmp_path):
     """Also where it was broken off: what was kept is not compared again."""
     config = TrainConfig(

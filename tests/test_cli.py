@@ -20,6 +20,7 @@ from pgcore.config import TrainConfig
 from pgcore.parsing import parse_int
 from pgcore.progress import describe, describe_seeds, progress
 from pgcore.solving import UnreachableThreshold
+from tests.depth import IS_DEEP
 from tests.test_files import ROW
 
 FRAMEWORKS = ["pgjax", "pgtorch"]
@@ -95,9 +96,9 @@ def test_greedy_evaluation_is_not_the_sampled_one(runs):
 @pytest.mark.parametrize(
     ("framework", "env_id", "sent", "code", "word"),
     [
-        ("pgjax", "CartPole-v1", signal.SIGINT, 130, "interrupted"),
         ("pgjax", "Acrobot-v1", signal.SIGTERM, 143, "terminated"),
         ("pgtorch", "CartPole-v1", signal.SIGINT, 130, "interrupted"),
+        *([("pgjax", "CartPole-v1", signal.SIGINT, 130, "interrupted")] if IS_DEEP else []),
     ],
 )
 def test_ctrl_c_and_sigterm_keep_the_best_policy(tmp_path, framework, env_id, sent, code, word):

@@ -86,8 +86,8 @@ def _starting(right: Any, reset: Callable) -> Any:
     """Episodes that start by `reset(episodes, right reset, noise)`."""
 
     class Episodes(right):
-        def __init__(self, spec: GymSpec, num_episodes: int) -> None:
-            super().__init__(spec, num_episodes)
+        def __init__(self, spec: GymSpec, *more: Any) -> None:
+            super().__init__(spec, *more)
             self.obs: Any = None
 
         def reset(self, noise: np.ndarray) -> np.ndarray:
