@@ -19,6 +19,7 @@ from pgcore.errors import RunError
 from pgcore.metrics_file import MetricsFile
 from pgcore.process import listening
 from pgcore.saving import UnsavedWarning
+from tests.depth import IS_DEEP
 from tests.test_cli import command, load_pgtorch, num_rows, wait_until
 from tests.test_files import ROW
 from tests.test_resume import outcome, settings
@@ -169,6 +170,7 @@ def test_the_terminal_goes_away_and_the_run_is_saved(tmp_path):
     assert find_checkpoint(folder).progress.update == num_rows(folder)
 
 
+@pytest.mark.skipif(not IS_DEEP, reason="a process to its end: make test-deep")
 def test_a_run_that_nobody_listens_to_goes_on_with_sighup_ignored(tmp_path, whole):
     """As `nohup pgtorch train | head -0 2>&-`."""
     folder = tmp_path / "run"

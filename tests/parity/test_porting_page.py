@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "porting.md").read_text("utf-8")
 TEMPLATES = ROOT / "docs" / "templates"
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"\n]*)")?\n(.*?)^```', flags=re.MULTILINE | re.DOTALL)
 LONG = () if IS_DEEP else ("parity power", "pytest -q test_port.py", "python whole_back.py")
-"""Beginnings of commands that are left to `make test-deep`, the longest of those that come again."""
+"""Beginnings of commands that are left to `make test-deep`: the longest of what comes again."""
 EXITS = re.compile(r" *# exits with (\d+)$")
 
 
