@@ -11,9 +11,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tyro
 
@@ -31,10 +32,10 @@ class Circumstance(NamedTuple):
     """What is otherwise than in the run that the others are compared with."""
 
     name: str
-    variables: dict[str, str] = {}  # noqa: RUF012 (nobody changes it)
+    variables: Mapping[str, str] = {}
     before: tuple[str, ...] = ()
     """What the command is run by."""
-    settings: dict[str, object] = {}  # noqa: RUF012
+    settings: Mapping[str, Any] = {}
     only: str | None = None
     """The framework that it matters to."""
 
@@ -83,7 +84,7 @@ def _train(framework: str, network: str, each: Circumstance, folder: Path) -> No
     command = [*each.before, sys.executable, "-m", framework, "train", *options(config)]
     subprocess.run(
         command,
-        env=variables | {"PYTHONPATH": str(results.ROOT)} | each.variables,
+        env=variables | {"PYTHONPATH": str(results.ROOT), **each.variables},
         check=True,
         capture_output=True,
     )

@@ -35,7 +35,7 @@ SCOPES: tuple[Scope, ...] = ("episode", "batch", "none")
 LARGEST_LEARNING_RATE = 1e37
 """Adam divides by 1 − b1 = 0.1 at first, and float32 ends at 3.4e38."""
 ADDED = ("env_timeout",)
-"""Settings that run folders and checkpoints of version 0.1 lack; no update depends on them."""
+"""Settings that older run folders and checkpoints lack; no update depends on them."""
 LARGEST_WIDTH = 65_536
 MOST_WEIGHTS = 10_000_000
 """Of a hidden layer; more is taken for a slip of the keyboard."""

@@ -11,21 +11,31 @@ import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pgtorch
+from benchmarks.reliability.children import (
+    LAST,
+    LONGEST_S,
+    arguments_of,
+    ended,
+    forked,
+    in_terminal,
+    num_updates,
+    redirect,
+    redirect_both,
+    running,
+    to_a_closed_pipe,
+    until,
+    without,
+)
 from benchmarks.reliability.rows import Row, Try, tally
 from benchmarks.reliability.runs import differing, options, settings, start
 from pgcore.checkpoints import checkpoint_folders, find_checkpoint
-from pgcore.cli import run_cli
-from pgcore.commands import Framework
 
-LAST = 12
-"""Updates of a run that is left alone."""
+IGNORE = signal.SIG_IGN
 NUM_RACES, NUM_TRIES, NUM_STOPS = 20, 3, 10
-LONGEST_S = 240.0
 AT_ONCE_S = 20.0
 """In which an impatient person's process ends, on a machine that has other things to do."""
 
@@ -52,8 +62,8 @@ def races(folder: Path) -> Iterator[Try]:
         read, write = os.pipe()
 
         def wait(error: Path, read: int = read) -> None:
-            _redirect(1, error)
-            _redirect(2, error)
+            redirect(1, error)
+            redirect(2, error)
             os.read(read, 1)  # both come back at once, when the other end is closed
 
         arguments = arguments_of(run, until_update=1)
@@ -77,7 +87,7 @@ def seconds(rng: random.Random, folder: Path, whole: Path) -> Iterator[Try]:
         run, said = folder / "run", folder / "said"
         first = running(run, said, rng)
         codes = [
-            ended(forked(words, _redirect_both, said))
+            ended(forked(words, redirect_both, said))
             for words in (["resume", str(run)], arguments_of(run))
         ]
         os.kill(first, signal.SIGTERM)
@@ -116,7 +126,9 @@ def ignored_hangup(rng: random.Random, folder: Path, whole: Path) -> Iterator[Tr
     """As under `nohup`, or `trap '' HUP`: the run goes on to its end without a terminal."""
     for _ in range(NUM_TRIES):
         run = folder / "run"
-        child, terminal = in_terminal(run, rng, lambda: signal.signal(signal.SIGHUP, IGNORE))
+        child, terminal = in_terminal(
+            run, rng, lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        )
         os.close(terminal)
         code, parts = ended(child), differing(run, whole)
         yield Try(code == 0 and not parts, f"exit {code}, other: {parts}")
@@ -129,7 +141,7 @@ def ignored(folder: Path, whole: Path) -> Iterator[Try]:
         shutil.rmtree(run, ignore_errors=True)
 
         def deaf() -> None:
-            _redirect_both()
+            redirect_both()
             for number in (signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, IGNORE)
 
@@ -196,98 +208,13 @@ def by_pgjax(folder: Path) -> Iterator[Try]:
     yield Try(code == 129, f"SIGHUP: exit {code}")
 
 
-# --- processes
-
-
-IGNORE = signal.SIG_IGN
-
-
-def arguments_of(run: Path, **more: Any) -> list[str]:
-    """`train` with a checkpoint after each update."""
-    given = {"until_update": LAST, "checkpoint_every": 1} | more
-    return ["train", *options(settings("reparam", run, **given))]
-
-
-def forked(
-    arguments: list[str], prepare: Callable[..., None], *more: Any, close: int | None = None
-) -> int:
-    """`pgtorch` with these arguments in a process of its own, after `prepare`; its number."""
-    child = os.fork()
-    if child == 0:
-        _become(arguments, prepare, *more, close=close)
-    return child
-
-
-def _become(
-    arguments: list[str], prepare: Callable[..., None], *more: Any, close: int | None = None
-) -> None:
-    code = 99
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if close is not None:
-            os.close(close)
-        prepare(*more)
-        code = run_cli("pgtorch", _load, arguments)
-    finally:
-        os._exit(code)
-
-
-def _load() -> Framework:
-    return Framework(
-        pgtorch.train, pgtorch.resume, pgtorch.train_seeds, pgtorch.load_policy, pgtorch.make_act
-    )
-
-
-def running(run: Path, said: Path, rng: random.Random) -> int:
-    """A run without an end, a drawn number of updates after its beginning."""
-    shutil.rmtree(run, ignore_errors=True)
-    said.unlink(missing_ok=True)
-    child = forked(arguments_of(run, until_update=None), _redirect_both, said)
-    return until(lambda: _num_updates(run) >= rng.randrange(1, LAST - 3), child)
-
-
-def in_terminal(
-    run: Path, rng: random.Random, prepare: Callable[[], object] = lambda: None
-) -> tuple[int, int]:
-    """A run in a terminal of its own, some updates after its beginning, and the other end."""
-    shutil.rmtree(run, ignore_errors=True)
-    child, terminal = pty.fork()
-    if child == 0:
-        prepare()
-        _become(arguments_of(run), lambda: None)
-    return until(lambda: _num_updates(run) >= rng.randrange(1, LAST - 6), child), terminal
-
-
-def until(condition: Callable[[], bool], child: int) -> int:
-    """Waits for it, and gives the process back."""
-    deadline = time.monotonic() + LONGEST_S
-    while not condition():
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-            raise TimeoutError(f"process {child} did not begin")
-        time.sleep(0.001)
-    return child
-
-
-def ended(child: int) -> int:
-    """A process's exit code, minus the number of the signal that killed it."""
-    deadline = time.monotonic() + LONGEST_S
-    while True:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL)
-        time.sleep(0.002)
-
-
 def goes_on(run: Path, whole: Path, what: str, *, is_last_saved: bool = False) -> Try:
     """Goes on from a checkpoint that is good, and compares, unless the run is past that already."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         last = find_checkpoint(run).progress.update
-        if is_last_saved and last != _num_updates(run):
-            return Try(False, f"{what}: saved {last} of {_num_updates(run)} updates")
+        if is_last_saved and last != num_updates(run):
+            return Try(False, f"{what}: saved {last} of {num_updates(run)} updates")
         if last >= LAST:
             return Try(True, what)
         pgtorch.resume(run, until_update=LAST)
@@ -295,48 +222,11 @@ def goes_on(run: Path, whole: Path, what: str, *, is_last_saved: bool = False) -
     return Try(not parts, f"{what}: other: {', '.join(parts)}")
 
 
-def _num_updates(run: Path) -> int:
-    path = run / "metrics.csv"
-    return path.read_bytes().count(b"\n") - 1 if path.exists() and checkpoint_folders(run) else 0
-
-
-def _redirect(number: int, path: Path | str) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, number)
-    os.close(file)
-
-
-def _redirect_both(path: Path | str = os.devnull) -> None:
-    _redirect(1, path)
-    _redirect(2, path)
-
-
-def _to_a_closed_pipe(*numbers: int) -> Callable[[], None]:
-    def prepare() -> None:
-        _redirect_both()
-        read, write = os.pipe()
-        for number in numbers:
-            os.dup2(write, number)
-        os.close(write)
-        os.close(read)
-
-    return prepare
-
-
-def _without(*numbers: int) -> Callable[[], None]:
-    def prepare() -> None:
-        _redirect_both()
-        for number in numbers:
-            os.close(number)
-
-    return prepare
-
-
 UNREAD = {
-    "the standard output is a closed pipe": _to_a_closed_pipe(1),
-    "the standard error is a closed pipe": _to_a_closed_pipe(2),
-    "both are closed pipes": _to_a_closed_pipe(1, 2),
-    "the standard error is closed": _without(2),
-    "all three are closed": _without(0, 1, 2),
-    "the disk of the output is full": lambda: _redirect_both("/dev/full"),
+    "the standard output is a closed pipe": to_a_closed_pipe(1),
+    "the standard error is a closed pipe": to_a_closed_pipe(2),
+    "both are closed pipes": to_a_closed_pipe(1, 2),
+    "the standard error is closed": without(2),
+    "all three are closed": without(0, 1, 2),
+    "the disk of the output is full": lambda: redirect_both("/dev/full"),
 }

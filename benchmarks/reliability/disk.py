@@ -20,7 +20,6 @@ from pathlib import Path
 from benchmarks.reliability.rows import Row, Try, tally
 from benchmarks.reliability.runs import FRAMEWORKS, differing, options, settings
 from pgcore.checkpoints import checkpoint_folders, find_checkpoint
-from pgcore.cli import run_cli
 from pgcore.errors import RunError
 
 LAST = 12
@@ -62,10 +61,9 @@ def train(framework: str, folder: Path, callback: Callable[..., None] | None = N
 def command(framework: str, folder: Path) -> tuple[int, str]:
     """The same as a command: its exit code and what it says."""
     config = settings("reparam", folder, until_update=LAST, checkpoint_every=1)
-    load = importlib.import_module(f"{framework}.cli")._load
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = run_cli(framework, load, ["train", *options(config)])
+        code = importlib.import_module(f"{framework}.cli").main(["train", *options(config)])
     return code, said.getvalue()
 
 

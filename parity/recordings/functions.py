@@ -39,13 +39,16 @@ class Asked(NamedTuple):
     rounded: bool = True
 
 
+AS_IT_IS = Asked()
+
+
 def runner(
     function: Callable[..., Any],
     inputs: Mapping[str, Any],
     framework: str,
     place: Location,
     role: str,
-    asked: Asked = Asked(),  # noqa: B008, it can't be changed
+    asked: Asked = AS_IT_IS,
 ) -> Runner:
     """Checks a function and what it is to be given.
 

@@ -56,15 +56,7 @@ class Runner(NamedTuple):
             UsageError: It gives another result each time, or what is no array.
         """
         outputs = _outputs(name, self._of_values(name), precisions, measured=measured)
-        return Stage(
-            name,
-            outputs,
-            self.place,
-            self.framework,
-            self.inputs,
-            notes=self.notes,
-            kinds=self.kinds,
-        )
+        return self._stage(name, outputs)
 
     def deciding(self, values: Stage) -> Stage:
         """A stage with what decided its discrete outputs, which is what this function gives.
@@ -127,14 +119,23 @@ class Runner(NamedTuple):
             **{f"{sides.COTANGENT}{leaf}": weight for leaf, weight in weights.items()},
         }
         outputs = _outputs(name, self._yardstick(side, arrays), PRECISIONS, measured=measured)
+        return self._stage(name, outputs, dict(weights), tuple(wrt))
+
+    def _stage(
+        self,
+        name: str,
+        outputs: dict[str, Output],
+        cotangents: dict[str, np.ndarray] | None = None,
+        wrt: tuple[str, ...] | None = None,
+    ) -> Stage:
         return Stage(
             name,
             outputs,
             self.place,
             self.framework,
             self.inputs,
-            dict(weights),
-            tuple(wrt),
+            cotangents,
+            wrt,
             self.notes,
             self.kinds,
         )
