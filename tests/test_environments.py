@@ -76,14 +76,19 @@ def test_what_an_environment_does_is_said_with_its_step_and_the_run_goes_on_when
 
 @pytest.mark.parametrize(
     ("fault", "cause"),
-    [("raises", ValueError("no such thing")), *([("old-step", None)] if IS_DEEP else [])],
+    [
+        ("raises", ValueError("no such thing")),
+        ("reward-1e300", None),
+        *([("old-step", None)] if IS_DEEP else []),
+    ],
 )
 def test_the_traceback_of_what_it_raised_is_there_through_jax_too(
     tmp_path, misbehave, caplog, fault, cause
 ):
     misbehave(AFTER)
     error = stopped(pgjax, fault, tmp_path / "run")
-    assert re.search(f"{STEPS[fault][1]}.*, at step 3 of episode 5 in update 3 of", str(error))
+    assert re.search(STEPS[fault][1], str(error))
+    assert re.search("step 3 of episode 5.? in update 3 of", str(error))
     assert repr(error.__cause__) == repr(cause)
     assert not caplog.records  # JAX would print a traceback of its own
 

@@ -71,7 +71,8 @@ def GymnasiumEnv(
 
         def play(action: Array) -> tuple[np.ndarray, ...]:
             obs, reward, *flags = host(num_episodes).step(np.asarray(action))
-            return obs, _halves(reward) if is_wide else reward.astype(dtype), *flags
+            with np.errstate(over="ignore"):  # what overflows is found as infinite, by name
+                return obs, _halves(reward) if is_wide else reward.astype(dtype), *flags
 
         obs = jax.ShapeDtypeStruct((num_episodes, spec.obs_dim), jnp.float32)
         flags = jax.ShapeDtypeStruct((num_episodes,), jnp.bool_)
