@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 
 import pytest
 
@@ -49,69 +50,72 @@ def goes_on(folder, whole):
     assert outcome(folder) == outcome(whole)
 
 
-@pytest.fixture
-def limited():
-    """No file may grow beyond so many bytes; a soft limit, which is taken back."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+@contextmanager
+def limits_taken_back():
+    """Hands out `limit`: no file may grow beyond so many bytes, pytest's own output neither."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit(num_bytes):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
 
-    yield limit
-    limit(before[0])
+    try:
+        yield limit
+    finally:
+        limit(soft)
 
 
 # config.json has 400 bytes; a line of metrics.csv 150 and its header as many; the state 11,000.
 @pytest.mark.parametrize(("num_bytes", "code"), [(100, 2), (700, 1), (9_000, 1)])
 def test_files_that_may_not_grow_stop_the_command_in_one_sentence(
-    tmp_path, capsys, whole, limited, num_bytes, code
+    tmp_path, capsys, whole, num_bytes, code
 ):
     folder = tmp_path / "run"
-    limited(num_bytes)
     arguments = ["train", *OPTIONS, "--until-update", str(LAST), "--run-dir", str(folder)]
-    found = run_cli("pgtorch", load_pgtorch, arguments)
-    limited(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    with limits_taken_back() as limit:
+        limit(num_bytes)
+        found = run_cli("pgtorch", load_pgtorch, arguments)
     said = capsys.readouterr().err
     assert (found, "File too large" in said, "Traceback" in said) == (code, True, False), said
     assert not list(tmp_path.rglob("*.partial"))
     assert folder.exists() == (code == 1)
 
 
-def test_a_disk_that_gets_full_leaves_the_older_checkpoint_from_which_it_goes_on(
-    tmp_path, whole, limited
-):
+def test_a_disk_that_gets_full_leaves_the_older_checkpoint_from_which_it_goes_on(tmp_path, whole):
     folder = tmp_path / "run"
-    with pytest.raises(RunError, match="no checkpoint in .*run' can be written: File too large"):
-        train(folder, lambda update: limited(9_000 if update.row.update == 3 else 10**9))
-    limited(10**9)
+    with (
+        limits_taken_back() as limit,
+        pytest.raises(RunError, match="no checkpoint in .*run' can be written: File too large"),
+    ):
+        train(folder, lambda update: limit(9_000 if update.row.update == 3 else 10**9))
     assert find_checkpoint(folder).progress.update == 3
     assert json.loads((folder / "result.json").read_text())["ended"] == "failed"
     assert not list(tmp_path.rglob("*.partial"))
     goes_on(folder, whole)
 
 
-def test_half_a_line_of_metrics_is_never_left(tmp_path, limited):
+def test_half_a_line_of_metrics_is_never_left(tmp_path):
     path = tmp_path / "metrics.csv"
     metrics = MetricsFile.create(path)
     metrics.append(ROW)
     before, position = path.read_bytes(), metrics.position
-    limited(len(before) + 20)
-    with pytest.raises(OSError, match="File too large"):
-        metrics.append(ROW)
+    with limits_taken_back() as limit:
+        limit(len(before) + 20)
+        with pytest.raises(OSError, match="File too large"):
+            metrics.append(ROW)
     assert (path.read_bytes(), metrics.position) == (before, position)
-    limited(10**9)
     metrics.append(ROW)
     metrics.close()
     assert path.read_bytes().count(b"\n") == 3
 
 
-def test_a_run_that_stops_and_cannot_be_saved_either_says_both(tmp_path, limited):
+def test_a_run_that_stops_and_cannot_be_saved_either_says_both(tmp_path):
     def stop(_):
-        limited(100)
+        limit(100)
         raise RunError("for another reason")
 
     config = settings("reinforce", tmp_path / "run", until_update=LAST)
     with (
+        limits_taken_back() as limit,
         pytest.warns(UnsavedWarning, match="no checkpoint in .* can be written: File too large"),
         pytest.raises(RunError, match="for another reason"),
     ):
