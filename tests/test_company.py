@@ -151,7 +151,8 @@ def test_the_terminal_goes_away_and_the_run_is_saved(tmp_path):
     folder = tmp_path / "run"
     control, terminal = pty.openpty()
     of_the_terminal = (
-        "import fcntl, runpy, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "import fcntl, runpy, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # though `nohup` had it ignored
         "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
     )
     words = [sys.executable, "-c", of_the_terminal, "pgtorch", "train", *OPTIONS]
@@ -201,6 +202,7 @@ from pgcore.process import listening, stop_code
 
 number = signal.Signals[sys.argv[1]]
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with listening():
     try:
         os.kill(os.getpid(), number)

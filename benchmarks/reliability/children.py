@@ -40,13 +40,19 @@ def _become(
 ) -> None:
     code = 99
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        heed_signals()
         if close is not None:
             os.close(close)
         prepare(*more)
         code = pgtorch_cli.main(arguments)
     finally:
         os._exit(code)
+
+
+def heed_signals() -> None:
+    """As in a terminal, though `nohup` or a shell's background job had signals ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def running(run: Path, said: Path, rng: random.Random) -> int:
@@ -64,8 +70,7 @@ def in_terminal(
     shutil.rmtree(run, ignore_errors=True)
     child, terminal = pty.fork()
     if child == 0:
-        prepare()
-        _become(arguments_of(run), lambda: None)
+        _become(arguments_of(run), prepare)
     return until(lambda: num_updates(run) >= rng.randrange(1, LAST - 6), child), terminal
 
 

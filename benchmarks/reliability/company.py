@@ -21,6 +21,7 @@ from benchmarks.reliability.children import (
     arguments_of,
     ended,
     forked,
+    heed_signals,
     in_terminal,
     num_updates,
     redirect,
@@ -196,7 +197,7 @@ def by_pgjax(folder: Path) -> Iterator[Try]:
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        preexec_fn=lambda: os.login_tty(terminal),
+        preexec_fn=lambda: (heed_signals(), os.login_tty(terminal)),
     )
     os.close(terminal)
     until(lambda: len(checkpoint_folders(run)) > 1, process.pid)
