@@ -17,6 +17,8 @@ from pgtorch import cli as pgtorch_cli
 LAST = 12
 """Updates of a run that is left alone."""
 LONGEST_S = 240.0
+AT_ONCE_S = 20.0
+"""In which an impatient person's process ends, on a machine that has other things to do."""
 
 
 def arguments_of(run: Path, **more: Any) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pgtorch
 from benchmarks.reliability.children import (
+    AT_ONCE_S,
     LAST,
     LONGEST_S,
     arguments_of,
@@ -37,8 +38,6 @@ from pgcore.checkpoints import checkpoint_folders, find_checkpoint
 
 IGNORE = signal.SIG_IGN
 NUM_RACES, NUM_TRIES, NUM_STOPS = 20, 3, 10
-AT_ONCE_S = 20.0
-"""In which an impatient person's process ends, on a machine that has other things to do."""
 
 
 def rows(rng: random.Random, folder: Path) -> Iterator[Row]:

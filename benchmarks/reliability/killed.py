@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.reliability.children import AT_ONCE_S
 from benchmarks.reliability.rows import Row, Try, tally
 from benchmarks.reliability.runs import FRAMEWORKS, differing, lines, options, settings, start
 from pgcore.checkpoints import CHECKPOINTS, checkpoint_folders, find_checkpoint
@@ -24,8 +25,6 @@ LONGEST_WAIT_S = 0.5
 """From a process's first checkpoint on; an update and its checkpoint take some 50 ms."""
 BEFORE_CHECKPOINTS_S = 6.0
 """Every fourth kill comes within so long of the start, whatever the process has done by then."""
-AT_ONCE_S = 2.0
-"""A second Ctrl-C ends a process within so long."""
 
 
 class Stop(NamedTuple):
