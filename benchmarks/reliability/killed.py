@@ -12,12 +12,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.reliability.children import AT_ONCE_S
 from benchmarks.reliability.rows import Row, Try, tally
 from benchmarks.reliability.runs import FRAMEWORKS, differing, lines, options, settings, start
 from pgcore.checkpoints import CHECKPOINTS, checkpoint_folders, find_checkpoint
+from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
 
 NUM_KILLS, NUM_SIGNALS = 100, 20
@@ -80,6 +81,11 @@ def rows(rng: random.Random, folder: Path) -> Iterator[Row]:
             )
 
 
+def endless(folder: Path, **more: Any) -> TrainConfig:
+    """A run with a checkpoint an update, which learns too slowly to be solved."""
+    return settings("reinforce", folder, checkpoint_every=1, learning_rate=1e-5, **more)
+
+
 class Chain:
     """One run that is stopped, gone on with, stopped again, and at last brought to an end."""
 
@@ -110,7 +116,7 @@ class Chain:
     def end(self) -> Try:
         """Brings the run to an end one update on, and compares it with one that nothing stopped."""
         last = self._last() + 1
-        config = settings("reinforce", self.whole, until_update=last, checkpoint_every=1)
+        config = endless(self.whole, until_update=last)
         for arguments in (
             ("resume", self.run, "--until-update", last),
             ("train", *options(config)),
@@ -125,8 +131,7 @@ class Chain:
         if checkpoint_folders(self.run):
             return start(self.framework, "resume", self.run)
         shutil.rmtree(self.run, ignore_errors=True)  # killed before its first checkpoint
-        config = settings("reinforce", self.run, checkpoint_every=1)
-        return start(self.framework, "train", *options(config))
+        return start(self.framework, "train", *options(endless(self.run)))
 
     def _await_checkpoint(self, process: subprocess.Popen[str]) -> None:
         before = self._last()
