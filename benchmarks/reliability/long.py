@@ -1,6 +1,7 @@
 """Long runs, whose memory and files grow by what is stated and no more; many runs side by side."""
 
 import random
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,25 +33,31 @@ class Size(NamedTuple):
 
 
 def rows(rng: random.Random, folder: Path) -> Iterator[Row]:
-    """A long run of each framework, and runs side by side."""
+    """Many runs side by side, and a long one of each framework, these two at the same time."""
     for framework in FRAMEWORKS:
         yield _together(framework, rng, folder / f"{framework}-together")
-    for framework in FRAMEWORKS:
-        yield _long(framework, folder / f"{framework}-long")
+    runs = {framework: folder / f"{framework}-long" for framework in FRAMEWORKS}
+    begun = {framework: _begin(framework, runs[framework]) for framework in FRAMEWORKS}
+    sizes: dict[str, list[Size]] = {framework: [] for framework in FRAMEWORKS}
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        time.sleep(SECONDS / 200)
+        for framework, run in runs.items():
+            if begun[framework].poll() is None and (run / METRICS).exists():
+                sizes[framework].append(_size(begun[framework].pid, run))
+    for framework, run in runs.items():
+        begun[framework].terminate()
+        yield _grown(framework, run, sizes[framework], begun[framework].wait())
 
 
-def _long(framework: str, folder: Path) -> Row:
+def _begin(framework: str, folder: Path) -> subprocess.Popen[str]:
     more = {"total_timesteps": ENV_STEPS, "solve_threshold": 501}  # which nobody reaches
     config = settings("reinforce", folder, episodes_per_update=8, **more)
-    process = start(framework, "train", *options(config), is_heard=False)
-    sizes: list[Size] = []
-    until = time.monotonic() + SECONDS
-    while process.poll() is None and time.monotonic() < until:
-        time.sleep(SECONDS / 200)
-        if (folder / METRICS).exists():
-            sizes.append(_size(process.pid, folder))
-    process.terminate()
-    code = process.wait()
+    return start(framework, "train", *options(config), is_heard=False)
+
+
+def _grown(framework: str, folder: Path, sizes: list[Size], code: int) -> Row:
+    """Whether a run grew by no more than what is stated, after its first tenth."""
     env_steps = int(lines(folder)[-1]["global_step"])
     begun, ended = sizes[len(sizes) // 10], sizes[-1]
     updates = ended.update - begun.update
