@@ -33,6 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Guard(), "guard")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests begin first, so that no worker is left alone with one in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("takes_long") is None)
+
+
 class Guard:
     """Fails a run that proves nothing. (Under xdist it sits where all reports arrive.)"""
 

@@ -553,6 +553,7 @@ def test_local(parity):
 BLOCKED = "import runpy, sys; sys.modules.update(pytest=None, hypothesis=None); "
 
 
+@pytest.mark.takes_long
 def test_a_failure_becomes_a_program_without_pytest_and_hypothesis(pytester, run):
     # Under this import mode the test's module has a name that no import statement can spell.
     pytester.mkdir("my-tests").joinpath("test_real.py").write_text(REAL, encoding="utf-8")

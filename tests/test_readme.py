@@ -32,6 +32,7 @@ def test_the_readme_and_the_recipes_have_examples():
     assert {"README.md", "recipes.md"} <= set(pages_with("python"))
 
 
+@pytest.mark.takes_long
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_the_python_examples_of_a_page_run(page, tmp_path):
     script = tmp_path / "examples.py"

@@ -321,6 +321,7 @@ def slightly_wrong(rewards, mask, discount):
     return returns_in_jax(rewards, mask, discount + 1e-6)
 
 
+@pytest.mark.takes_long
 def test_a_report_writes_a_program_that_repeats_it(tmp_path):
     outputs = []
     for candidate in (slightly_wrong, returns_in_jax):

@@ -370,6 +370,7 @@ def test_the_command_names_the_lines_of_a_case(where):
     assert where("port.py::SAME")[:2] == (0, "nothing parts, in float64\n")
 
 
+@pytest.mark.takes_long
 def test_the_command_names_the_lines_of_a_test(tmp_path):
     (tmp_path / "test_port.py").write_text(CASE)
     found = subprocess.run(

@@ -582,6 +582,7 @@ def test_epsilon_inside_the_root_fails_a_run_of_our_agents():
     assert not parity.lockstep(**run._asdict(), updates=3, mode="free").ok
 
 
+@pytest.mark.takes_long
 def test_the_command_runs_all_three_and_draws_what_it_found(tmp_path, capsys):
     assert main(["lockstep", "--updates", "2", "--out", str(tmp_path / "new")]) == 0
     said = capsys.readouterr().out

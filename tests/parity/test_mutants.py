@@ -49,6 +49,7 @@ KINDS = {
 }
 
 
+@pytest.mark.takes_long
 def test_the_suite_catches_every_wrong_variant_and_passes_every_equivalent_one():
     # In a process of its own: the tests check shapes in our packages, and would catch variants too.
     command = [sys.executable, "-m", "parity", "selftest", "--json", "--jobs", "2"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from parity import workers
@@ -46,6 +47,7 @@ def edited(before: str, after: str) -> str:
     return "".join(lines) + after
 
 
+@pytest.mark.takes_long
 def test_the_page_does_what_it_says_from_top_to_bottom(tmp_path):
     printed, num_commands = "", 0
     is_left_out = False
@@ -68,6 +70,7 @@ def test_the_page_does_what_it_says_from_top_to_bottom(tmp_path):
     assert num_commands == 18
 
 
+@pytest.mark.takes_long
 def test_the_templates_work_in_an_empty_repository(tmp_path):
     """The workflow's own commands, but for those that install."""
     shutil.copy(TEMPLATES / "test_parity.py", tmp_path)

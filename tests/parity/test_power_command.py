@@ -292,6 +292,7 @@ def test_a_slip_in_a_name_is_found_before_the_command_runs(project, capsys):
     assert (project / "ran").exists()
 
 
+@pytest.mark.takes_long
 def test_pytest_with_workers_and_a_mutated_conftest(project, capsys):
     (project / "conftest.py").write_text("def half(x):\n    return x / 2\n", "utf-8")
     test = "from conftest import half\ndef test_half():\n    assert half(4) == 2\n"

@@ -45,6 +45,7 @@ def page(tmp_path_factory):
         yield module, printed.getvalue().splitlines()
 
 
+@pytest.mark.takes_long
 def test_the_reports_on_the_page_are_what_is_printed(page):
     """In order and word by word; its numbers to 1 %, for processors round differently."""
     shown = [line for text in blocks("text") for line in text.splitlines()]
