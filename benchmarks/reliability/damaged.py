@@ -20,12 +20,12 @@ import numpy as np
 from benchmarks.reliability.rows import Row, Try, tally
 from pgcore.checkpoints import checkpoint_folders, find_checkpoint, read_checkpoint
 from pgcore.config import TrainConfig
-from pgcore.curves import read_runs
 from pgcore.errors import UsageError
-from pgcore.reopening import reopen
+from pgcore.files.schema import PolicyFile, read_policy
+from pgcore.files.sums import SUMS
+from pgcore.plots.curves import read_runs
 from pgcore.runs import RESULT, RunFolder
-from pgcore.schema import PolicyFile, read_policy
-from pgcore.sums import SUMS
+from pgcore.training.reopening import reopen
 
 EVERY = 2**16
 """Bytes up to which each is tried, and how many of a larger file are."""
