@@ -1,10 +1,10 @@
 """What a policy is worth.
 
-| module       | owns                                                       |
-| ------------ | ---------------------------------------------------------- |
-| `playing`    | evaluation of any `act(obs, noise)` in Gymnasium           |
-| `statistics` | interquartile means and bootstrap intervals                |
-| `solving`    | which policy is kept, and when an environment is solved    |
+| module       | owns                                                    |
+| ------------ | ------------------------------------------------------- |
+| `playing`    | evaluation of any `act(obs, noise)` in Gymnasium        |
+| `statistics` | interquartile means and bootstrap intervals             |
+| `solving`    | which policy is kept, and when an environment is solved |
 """
 
 import lazy_loader

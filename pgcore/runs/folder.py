@@ -1,14 +1,14 @@
 """Run folders: what a training run leaves behind.
 
-| file               | holds                                                               |
-| ------------------ | ------------------------------------------------------------------- |
-| config.json        | the `TrainConfig`                                                   |
-| system.json        | framework, versions, cores, flags                                   |
-| metrics.csv        | one row an update, columns named as CleanRL's                       |
+| file               | holds                                                                |
+| ------------------ | -------------------------------------------------------------------- |
+| config.json        | the `TrainConfig`                                                    |
+| system.json        | framework, versions, cores, flags                                    |
+| metrics.csv        | one row an update, columns named as CleanRL's                        |
 | policy.safetensors | the kept policy, in the neutral schema; replaced when a better comes |
-| result.json        | how it ended; absent while the run goes on                          |
-| SHA256SUMS         | of the files above, once it has ended: see `pgcore.files.sums`            |
-| checkpoints/       | what it goes on from: see `pgcore.checkpoints`                      |
+| result.json        | how it ended; absent while the run goes on                           |
+| SHA256SUMS         | of the files above, once it has ended: see `pgcore.files.sums`       |
+| checkpoints/       | what it goes on from: see `pgcore.checkpoints`                       |
 
 A run of several seeds leaves a folder of such folders, `seed-N` for each, with a table of them,
 seeds.csv.
