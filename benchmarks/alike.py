@@ -23,7 +23,7 @@ import tyro
 
 from benchmarks import results
 from pgcore.config import TrainConfig
-from pgcore.plots import NO_DATES, STYLES
+from pgcore.plots.pictures import NO_DATES, STYLES
 
 AGENTS = ("reinforce", "reparam")
 BUDGET = TrainConfig().total_timesteps

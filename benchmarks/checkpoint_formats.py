@@ -36,7 +36,7 @@ from pgcore.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from pgcore.schema import Tensors
+from pgcore.files.schema import Tensors
 
 PAGE, NAME = "docs/reliability.md", "checkpoint_formats"
 NUM_SAVES, NUM_DAMAGES = 20, 200

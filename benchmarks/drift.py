@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 
 from benchmarks import results
-from pgcore.gym import GymEpisodes, gym_spec
+from pgcore.envs.gym import GymEpisodes, gym_spec
 from pgjax.envs import cartpole
 
 STEPS = (1, 10, 100, 200, 300, 400, 499)

@@ -27,7 +27,7 @@ from benchmarks import results
 from pgcore.agents import AGENTS
 from pgcore.config import PRESETS, TrainConfig
 from pgcore.evaluation import evaluate
-from pgcore.plots import plot_runs
+from pgcore.plots.pictures import plot_runs
 from pgcore.runs import RESULT, RunFolder
 
 THRESHOLD = TrainConfig().solve_threshold

@@ -44,7 +44,7 @@ from parity.workers import default_jobs
 from parity.workers import results as shared
 from pgcore.config import PRESETS, TrainConfig
 from pgcore.errors import require
-from pgcore.files import write_atomically
+from pgcore.files.writing import write_atomically
 
 BEGUN = results.RESULTS / "begun"
 """Pieces of runs that are not over, a file each."""

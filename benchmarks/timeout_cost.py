@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pgcore.deadline import Deadline
+from pgcore.envs.deadline import Deadline
+from pgcore.envs.gym import GymEpisodes, gym_spec
 from pgcore.errors import RunError
-from pgcore.gym import GymEpisodes, gym_spec
 
 NUM_EPISODES, NUM_STEPS, NUM_ROUNDS = 8, 8, 300
 

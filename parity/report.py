@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parity.tolerance import Comparison, Mismatch, Verdict
-from pgcore.files import write_atomically
+from pgcore.files.writing import write_atomically
 
 MAX_OTHERS_SHOWN = 8
 """Mismatches that a text names after the first, which is the one to look at."""

@@ -20,10 +20,10 @@ import numpy as np
 
 from pgcore.agents import find_agent
 from pgcore.config import TrainConfig
+from pgcore.envs.gym import CARTPOLE, draw_reset, gym_spec
 from pgcore.errors import UsageError, require
-from pgcore.files import write_atomically
-from pgcore.gym import CARTPOLE, draw_reset, gym_spec
-from pgcore.tensors import read_tensors, to_bytes
+from pgcore.files.tensors import read_tensors, to_bytes
+from pgcore.files.writing import write_atomically
 
 SCHEMA = "policy-gradient-parity/tape/1"
 """Name and version of the file schema, stored in every file."""

@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError, is_int, is_real, require
-from pgcore.files import sync_folder, write_folder
-from pgcore.metrics_file import Position
-from pgcore.reading import Unfit, open_file, read_file
+from pgcore.files.reading import Unfit, open_file, read_file
+from pgcore.files.schema import PolicyFile, Tensors, policy_to_bytes, read_policy
+from pgcore.files.sealed_json import seal, unseal
+from pgcore.files.tensors import LARGEST_FILE, from_bytes, to_bytes
+from pgcore.files.writing import sync_folder, write_folder
 from pgcore.runs import CONFIG, METRICS, POLICY, RunFolder
-from pgcore.schema import PolicyFile, Tensors, policy_to_bytes, read_policy
-from pgcore.sealed_json import seal, unseal
-from pgcore.tensors import LARGEST_FILE, from_bytes, to_bytes
+from pgcore.runs.metrics_file import Position
 
 CHECKPOINTS = "checkpoints"
 STATE, CHECKPOINT = "state.safetensors", "checkpoint.json"

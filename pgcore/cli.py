@@ -14,14 +14,16 @@ from typing import Annotated, Any, Literal, TextIO, get_args
 
 import tyro
 
-from pgcore.commands import Framework, GivenConfig, Plot, Train, plot, train
+from pgcore.commands.evaluating import Eval, evaluate
+from pgcore.commands.framework import Framework
+from pgcore.commands.parsing import parse_int
+from pgcore.commands.plotting import Plot, plot
+from pgcore.commands.process import listening, open_standard_streams, stop_code
+from pgcore.commands.resuming import Resume, resume
+from pgcore.commands.training import GivenConfig, Train, train
 from pgcore.config import PRESETS
-from pgcore.deadline import leave
+from pgcore.envs.deadline import leave
 from pgcore.errors import RunError, UsageError, printable, unknown_choice
-from pgcore.evaluating import Eval, evaluate
-from pgcore.parsing import parse_int
-from pgcore.process import listening, open_standard_streams, stop_code
-from pgcore.resuming import Resume, resume
 
 COMMANDS = ("train", "resume", "eval", "plot")
 EXTRAS = {"torch": "torch", "matplotlib": "report"}

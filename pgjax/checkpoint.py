@@ -13,9 +13,9 @@ from jaxtyping import Array
 from pgcore.agents import layer_shapes
 from pgcore.checkpoints import StoredCheckpoint, find_checkpoint
 from pgcore.config import TrainConfig
+from pgcore.envs.gym import GymSpec
 from pgcore.errors import UsageError, require
-from pgcore.gym import GymSpec
-from pgcore.schema import (
+from pgcore.files.schema import (
     PolicyFile,
     Tensors,
     read_policy,

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pgcore.bookkeeping import Result, Update
-from pgcore.reopening import reopen
-from pgcore.training import run
+from pgcore.training.bookkeeping import Result, Update
+from pgcore.training.loop import run
+from pgcore.training.reopening import reopen
 from pgjax.checkpoint import _load, _require_fit, _stored_keys
 from pgjax.envs.registry import make_env
 from pgjax.train import _make_parts, _make_trainer, _run_keys

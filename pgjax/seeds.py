@@ -9,18 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from pgcore.bookkeeping import Result, StepResult
 from pgcore.config import TrainConfig
-from pgcore.faults import Played
-from pgcore.gym import CARTPOLE, gym_spec
-from pgcore.seeds import (
+from pgcore.envs.faults import Played
+from pgcore.envs.gym import CARTPOLE, gym_spec
+from pgcore.training.bookkeeping import Result, StepResult
+from pgcore.training.seeds import (
     LanesTrainer,
     SeedsCallback,
     starting_points,
     train_in_turn,
     train_lanes,
 )
-from pgcore.seeds import SeedsError as SeedsError
+from pgcore.training.seeds import SeedsError as SeedsError
 from pgjax.checkpoint import _require_fit, params_to_tensors
 from pgjax.train import _Episodes, _make_parts, _num_eval_batches, _run_keys, train
 from pgjax.types import TrainState

@@ -10,11 +10,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from pgcore.bookkeeping import Result, StepResult, Update
 from pgcore.config import TrainConfig
+from pgcore.envs.faults import LARGEST_SHARE, EnvironmentFault, Played
 from pgcore.errors import UsageError
-from pgcore.faults import LARGEST_SHARE, EnvironmentFault, Played
-from pgcore.training import Trainer, run
+from pgcore.training.bookkeeping import Result, StepResult, Update
+from pgcore.training.loop import Trainer, run
 from pgjax.checkpoint import (
     _keys_to_tensors,
     _require_fit,

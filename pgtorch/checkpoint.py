@@ -14,9 +14,9 @@ from torch import nn
 from pgcore.agents import layer_shapes
 from pgcore.checkpoints import StoredCheckpoint, find_checkpoint
 from pgcore.config import TrainConfig
+from pgcore.envs.gym import GymSpec
 from pgcore.errors import require
-from pgcore.gym import GymSpec
-from pgcore.schema import (
+from pgcore.files.schema import (
     PolicyFile,
     read_policy,
     require_policy,

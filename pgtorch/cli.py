@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pgcore.cli import run_cli
-from pgcore.commands import Framework
+from pgcore.commands.framework import Framework
 
 
 def main(argv: Sequence[str] | None = None) -> int:

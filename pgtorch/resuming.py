@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pgcore.bookkeeping import Result, Update
-from pgcore.reopening import reopen
-from pgcore.training import run
+from pgcore.training.bookkeeping import Result, Update
+from pgcore.training.loop import run
+from pgcore.training.reopening import reopen
 from pgtorch.checkpoint import _load, _require_fit, _stored_keys
 from pgtorch.envs.registry import make_env
 from pgtorch.train import _make_trainer, _one_thread, _run_keys

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from pgcore.bookkeeping import Result
 from pgcore.config import TrainConfig
-from pgcore.gym import gym_spec
-from pgcore.seeds import SeedsCallback, starting_points, train_in_turn
-from pgcore.seeds import SeedsError as SeedsError
+from pgcore.envs.gym import gym_spec
+from pgcore.training.bookkeeping import Result
+from pgcore.training.seeds import SeedsCallback, starting_points, train_in_turn
+from pgcore.training.seeds import SeedsError as SeedsError
 from pgtorch.checkpoint import _require_fit
 from pgtorch.train import train
 

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from pgcore.bookkeeping import Result, StepResult, Update
 from pgcore.config import TrainConfig
+from pgcore.envs.faults import LARGEST_SHARE, Played
 from pgcore.errors import require
-from pgcore.faults import LARGEST_SHARE, Played
-from pgcore.schema import Tensors
-from pgcore.training import Trainer, run
+from pgcore.files.schema import Tensors
+from pgcore.training.bookkeeping import Result, StepResult, Update
+from pgcore.training.loop import Trainer, run
 from pgtorch.checkpoint import (
     _keys_to_tensors,
     _require_fit,

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from pgcore import checkpoints, files
+from pgcore import checkpoints
 from pgcore.checkpoints import (
     Progress,
     ResumeWarning,
@@ -20,10 +20,11 @@ from pgcore.checkpoints import (
 )
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
-from pgcore.metrics_file import MetricsFile, Position
+from pgcore.files import writing
+from pgcore.files.schema import PolicyFile
 from pgcore.runs import RunFolder
-from pgcore.schema import PolicyFile
-from pgcore.system import differences, system
+from pgcore.runs.metrics_file import MetricsFile, Position
+from pgcore.runs.system import differences, system
 from tests.depth import IS_DEEP
 from tests.test_files import ROW
 
@@ -201,7 +202,7 @@ def test_the_last_two_checkpoints_stay_and_nothing_that_was_abandoned(run):
 
 def test_every_file_is_on_the_disk_before_the_checkpoint_has_its_name(tmp_path, monkeypatch):
     events = []
-    fsync, rename = os.fsync, files.Path.rename
+    fsync, rename = os.fsync, writing.Path.rename
 
     def noting_fsync(descriptor):
         events.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
@@ -212,7 +213,7 @@ def test_every_file_is_on_the_disk_before_the_checkpoint_has_its_name(tmp_path, 
         return rename(path, target)
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
-    monkeypatch.setattr(files.Path, "rename", noting_rename)
+    monkeypatch.setattr(writing.Path, "rename", noting_rename)
     write_checkpoint(tmp_path, stored())
     partial = ".update-000001.partial"
     assert events == [

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from pgcore.cli import run_cli
+from pgcore.commands.parsing import parse_int
+from pgcore.commands.progress import describe, describe_seeds, progress
 from pgcore.config import TrainConfig
-from pgcore.parsing import parse_int
-from pgcore.progress import describe, describe_seeds, progress
-from pgcore.solving import UnreachableThreshold
+from pgcore.evaluation.solving import UnreachableThreshold
 from tests.depth import IS_DEEP
 from tests.test_files import ROW
 

@@ -16,10 +16,10 @@ import pytest
 import pgtorch
 from pgcore.checkpoints import find_checkpoint
 from pgcore.cli import run_cli
+from pgcore.commands.process import listening
 from pgcore.errors import RunError
-from pgcore.metrics_file import MetricsFile
-from pgcore.process import listening
-from pgcore.saving import UnsavedWarning
+from pgcore.runs.metrics_file import MetricsFile
+from pgcore.training.saving import UnsavedWarning
 from tests.depth import IS_DEEP
 from tests.test_cli import command, load_pgtorch, num_rows, wait_until
 from tests.test_files import ROW
@@ -198,7 +198,7 @@ def test_a_run_that_nobody_listens_to_goes_on_with_sighup_ignored(tmp_path, whol
 
 STOPPED_TWICE = """
 import os, signal, sys
-from pgcore.process import listening, stop_code
+from pgcore.commands.process import listening, stop_code
 
 number = signal.Signals[sys.argv[1]]
 signal.signal(signal.SIGINT, signal.default_int_handler)

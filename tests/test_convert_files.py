@@ -9,8 +9,8 @@ import safetensors.numpy
 from parity.cli import COMMANDS, main
 from parity.convert import convert_file
 from pgcore.errors import UsageError
-from pgcore.schema import PolicyFile, read_policy, write_policy
-from pgcore.tensors import from_bytes, to_bytes
+from pgcore.files.schema import PolicyFile, read_policy, write_policy
+from pgcore.files.tensors import from_bytes, to_bytes
 
 RNG = np.random.default_rng(0)
 

@@ -11,13 +11,13 @@ import pytest
 import safetensors.numpy
 
 from pgcore.checkpoints import find_checkpoint
-from pgcore.curves import read_runs
 from pgcore.errors import UsageError
 from pgcore.evaluation import Evaluation
-from pgcore.reopening import reopen
-from pgcore.schema import SCHEMA, read_policy, write_policy
-from pgcore.solving import Kept
-from pgcore.tensors import from_bytes, to_bytes
+from pgcore.evaluation.solving import Kept
+from pgcore.files.schema import SCHEMA, read_policy, write_policy
+from pgcore.files.tensors import from_bytes, to_bytes
+from pgcore.plots.curves import read_runs
+from pgcore.training.reopening import reopen
 from tests.test_checkpoints import flip, policy, stored
 from tests.test_checkpoints import run as run  # a fixture
 
@@ -142,7 +142,7 @@ def test_checkpoints_that_changed_places_are_not_used(run):
 
 @pytest.mark.parametrize("change", [{"seeds": ["1", "3"]}, {"seeds": None}])
 def test_the_seeds_of_a_folder_are_those_that_it_began_with(tmp_path, change):
-    from pgcore.seeds_folder import _read_seeds
+    from pgcore.runs.seeds_folder import _read_seeds
 
     (tmp_path / "seeds.csv").write_text("seed,ended\n1,solved\n2,\n")
     (tmp_path / "system.json").write_text(json.dumps({"seeds": ["1", "2"]}))
@@ -153,8 +153,8 @@ def test_the_seeds_of_a_folder_are_those_that_it_began_with(tmp_path, change):
 
 
 def test_a_budget_that_is_another_than_at_the_checkpoint_is_said(run):
-    from pgcore.reopening import _config
     from pgcore.runs import RunFolder
+    from pgcore.training.reopening import _config
 
     path = run / "config.json"
     path.write_text(

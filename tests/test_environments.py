@@ -13,15 +13,15 @@ import pgjax
 import pgtorch
 from benchmarks.reliability import misbehaving
 from benchmarks.reliability.misbehaving import HANGS, LENGTH, NEVER, RESETS, STEPS, Misbehaves
-from pgcore import deadline
 from pgcore.checkpoints import find_checkpoint
 from pgcore.config import TrainConfig
-from pgcore.deadline import Deadline, when_stuck
+from pgcore.envs import deadline
+from pgcore.envs.deadline import Deadline, when_stuck
+from pgcore.envs.faults import EnvironmentFault
+from pgcore.envs.gym import GymEpisodes, gym_spec
+from pgcore.envs.one_episode import EnvironmentWarning
 from pgcore.errors import RunError, UsageError
 from pgcore.evaluation import evaluate
-from pgcore.faults import EnvironmentFault
-from pgcore.gym import GymEpisodes, gym_spec
-from pgcore.one_episode import EnvironmentWarning
 from tests.depth import IS_DEEP
 
 AFTER = 44

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 import pgtorch
 from pgcore.cli import run_cli
 from pgcore.config import TrainConfig
-from pgcore.schema import SCHEMA
+from pgcore.files.schema import SCHEMA
 from tests.test_cli import load_pgjax, load_pgtorch
 
 LOADS = {"pgjax": load_pgjax, "pgtorch": load_pgtorch}
@@ -231,7 +231,7 @@ def assert_matches(pattern, text):
 def test_a_threshold_out_of_reach_that_is_an_error_leaves_no_folder_of_seeds(tmp_path, framework):
     import importlib
 
-    from pgcore.solving import UnreachableThreshold
+    from pgcore.evaluation.solving import UnreachableThreshold
 
     config = TrainConfig(
         env_id="Acrobot-v1", solve_threshold=1, total_timesteps=1, run_dir=tmp_path / "run"
@@ -247,12 +247,12 @@ def test_a_threshold_out_of_reach_that_is_an_error_leaves_no_folder_of_seeds(tmp
 def test_a_signal_ends_an_evaluation_with_one_line(folder, sent, code, word):
     script = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pgcore import evaluation; from pgtorch.cli import main\n"
-        "play = evaluation.evaluate\n"
+        "from pgcore.evaluation import playing; from pgtorch.cli import main\n"
+        "play = playing.evaluate\n"
         "def evaluate(*args, **options):\n"
         "    print('begun', flush=True)\n"
         "    return play(*args, **options)\n"
-        "evaluation.evaluate = evaluate\n"
+        "playing.evaluate = evaluate\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     process = subprocess.Popen(

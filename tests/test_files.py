@@ -12,13 +12,13 @@ import pgjax
 import pgtorch
 from pgcore.agents import AGENTS
 from pgcore.config import TrainConfig
+from pgcore.envs.gym import GymEpisodes, gym_spec
 from pgcore.errors import UsageError
 from pgcore.evaluation import Evaluation
-from pgcore.gym import GymEpisodes, gym_spec
-from pgcore.metrics import CSV_COLUMNS, Row, SolvedAt
+from pgcore.evaluation.solving import Kept
+from pgcore.files.schema import SCHEMA
 from pgcore.runs import RunFolder
-from pgcore.schema import SCHEMA
-from pgcore.solving import Kept
+from pgcore.runs.metrics import CSV_COLUMNS, Row, SolvedAt
 
 AGENT_NAMES = list(AGENTS)
 ROW = Row(1, 20, 2, 0.5, 10.0, 10.0, -1.0, 0.7, 3.0, 11.0)

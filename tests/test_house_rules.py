@@ -125,7 +125,7 @@ def test_a_package_imports_only_what_it_may(package):
     assert found == set()
 
 
-@pytest.mark.parametrize("package", ["pgjax", "pgtorch"])
+@pytest.mark.parametrize("package", ["pgcore", "pgjax", "pgtorch"])
 def test_only_the_command_line_imports_the_package_as_a_whole(package):
     # Through the package's root any module can reach any other, unseen by the layers contract.
     found = {path for path, tree in sources(package) if package in imported(tree)}

@@ -12,8 +12,8 @@ import pytest
 from jax.experimental import io_callback
 
 import pgjax
-from pgcore import gym
 from pgcore.config import TrainConfig
+from pgcore.envs import gym
 from pgjax import envs
 from pgjax.envs.gymnasium import _host_errors, _remembering
 

@@ -12,14 +12,14 @@ import scipy.stats
 
 from pgcore.cli import run_cli
 from pgcore.config import TrainConfig
-from pgcore.curves import NUM_CURVE_RESAMPLES, hold, labels, learning_curve, read_runs
 from pgcore.errors import UsageError
 from pgcore.evaluation import Evaluation
-from pgcore.metrics import CSV_COLUMNS
-from pgcore.plots import OKABE_ITO, PANELS, SEEDS_NOTE, draw, plot_runs
+from pgcore.evaluation.statistics import bootstrap_interval, interquartile_mean
+from pgcore.plots.curves import NUM_CURVE_RESAMPLES, hold, labels, learning_curve, read_runs
+from pgcore.plots.pictures import OKABE_ITO, PANELS, SEEDS_NOTE, draw, plot_runs
 from pgcore.runs import RunFolder
-from pgcore.seeds_folder import open_runs
-from pgcore.statistics import bootstrap_interval, interquartile_mean
+from pgcore.runs.metrics import CSV_COLUMNS
+from pgcore.runs.seeds_folder import open_runs
 from tests.test_files import ROW
 
 # --- statistics

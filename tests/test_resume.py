@@ -165,7 +165,7 @@ def test_ctrl_c_inside_an_update_leaves_the_checkpoint_of_the_one_before(
 def test_ctrl_c_before_an_evaluation_and_a_second_one_while_saving_lose_nothing(
     tmp_path, monkeypatch, whole, framework
 ):
-    from pgcore import bookkeeping, saving
+    from pgcore.training import bookkeeping, saving
 
     folder, package = tmp_path / "run", FRAMEWORKS[framework]
 
@@ -305,8 +305,8 @@ def test_a_fresh_stream_depends_on_the_seed_and_on_the_update(tmp_path, whole):
 
 
 def test_another_version_or_number_of_cores_is_said(tmp_path, monkeypatch, whole):
-    from pgcore import reopening
-    from pgcore.system import system
+    from pgcore.runs.system import system
+    from pgcore.training import reopening
 
     folder = tmp_path / "run"
     shutil.copytree(whole("pgtorch", "reparam"), folder)
@@ -434,7 +434,7 @@ def parts(package):
 def test_a_checkpoint_that_cannot_be_written_stops_the_run_with_its_policy_kept(
     tmp_path, monkeypatch
 ):
-    from pgcore import saving
+    from pgcore.training import saving
 
     def full(*_):
         raise OSError(28, "No space left on device")

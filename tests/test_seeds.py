@@ -12,19 +12,19 @@ import pytest
 
 import pgjax
 import pgtorch
+from pgcore.commands.parsing import parse_seeds
 from pgcore.config import TrainConfig
+from pgcore.envs.faults import Played
 from pgcore.errors import RunError, UsageError
-from pgcore.faults import Played
-from pgcore.parsing import parse_seeds
 from pgcore.runs import RunFolder
-from pgcore.seeds import (
+from pgcore.training.loop import StepResult
+from pgcore.training.seeds import (
     LanesTrainer,
     SeedsError,
     starting_points,
     train_in_turn,
     train_lanes,
 )
-from pgcore.training import StepResult
 
 
 class FakeMetrics(NamedTuple):

@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from pgcore.config import TrainConfig
+from pgcore.envs.faults import Played
 from pgcore.errors import RunError
 from pgcore.evaluation import Evaluation
-from pgcore.faults import Played
-from pgcore.solving import Kept, SolveRule
-from pgcore.training import StepResult, Trainer, run
+from pgcore.evaluation.solving import Kept, SolveRule
+from pgcore.training.loop import StepResult, Trainer, run
 
 
 class FakeMetrics(NamedTuple):

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from benchmarks.reliability import forged
 from pgcore.checkpoints import read_checkpoint
 from pgcore.errors import UsageError
+from pgcore.files.schema import read_policy
+from pgcore.files.sealed_json import SEAL, seal
 from pgcore.runs import RunFolder, read_framework
-from pgcore.schema import read_policy
-from pgcore.sealed_json import SEAL, seal
 
 CORPUS = Path(__file__).parent.parent.parent / "tests" / "fuzz_corpus"
 CHECKPOINT_FILES = ("checkpoint.json", "state.safetensors", "policy.safetensors")

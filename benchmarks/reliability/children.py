@@ -38,7 +38,7 @@ def forked(
 
 
 def _become(
-    arguments: list[str], prepare: Callable[..., None], *more: Any, close: int | None = None
+    arguments: list[str], prepare: Callable[..., object], *more: Any, close: int | None = None
 ) -> None:
     code = 99
     try:

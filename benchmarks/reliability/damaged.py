@@ -8,8 +8,7 @@ none reads anything else than it read before.
 import random
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,27 +16,29 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.reliability.rows import Row, Try, tally
-from pgcore.checkpoints import checkpoint_folders, find_checkpoint, read_checkpoint
+from benchmarks.reliability.refusals import (
+    Reader,
+    damages,
+    exchanged,
+    named,
+    passed_over,
+    refused,
+    swapped,
+)
+from benchmarks.reliability.rows import Row, tally
+from pgcore.checkpoints import checkpoint_folders
 from pgcore.config import TrainConfig
-from pgcore.curves import read_runs
-from pgcore.errors import UsageError
-from pgcore.reopening import reopen
+from pgcore.files.schema import PolicyFile, read_policy
+from pgcore.files.sums import SUMS
+from pgcore.plots.curves import read_runs
 from pgcore.runs import RESULT, RunFolder
-from pgcore.schema import PolicyFile, read_policy
-from pgcore.sums import SUMS
+from pgcore.training.reopening import reopen
 
-EVERY = 2**16
-"""Bytes up to which each is tried, and how many of a larger file are."""
 NUM_WORKERS = 6
 CHECKPOINT_FILES = ("state.safetensors", "policy.safetensors", "checkpoint.json")
 PARITY_FILES = ("policy.safetensors", "x.parity", "x.tape", "flax.safetensors", "power.json")
 NUM_OFFERED = 100
 """Faults of each kind after which a run is asked for its newest good checkpoint."""
-Reader = Callable[[], Any]
-"""Reads something and gives what a person would get; a `UsageError` refuses it."""
-
-
 USED_BY = {
     "config.json": ("eval", "plot", "resume"),
     "metrics.csv": ("plot", "resume"),
@@ -79,12 +80,12 @@ def of_checkpoints(rng: random.Random, folder: Path, file: str) -> Iterator[Row]
     run = folder / "run"
     newer, older = checkpoint_folders(run).values()
     another = [folder / "other/checkpoints" / newer.name / file, older / file]
-    for what, faults in _faults(rng, newer / file, another):
+    for what, faults in damages(rng, newer / file, another):
         name = f"checkpoint: {file}, {what}"
-        yield tally(name, (_named(newer, fault, file) for fault in faults))
+        yield tally(name, (named(newer, fault, file) for fault in faults))
         drawn = rng.sample(faults, min(NUM_OFFERED, len(faults)))
         name += ": the one before is used"
-        yield tally(name, (_passed_over(run, newer, fault) for fault in drawn))
+        yield tally(name, (passed_over(run, newer, fault) for fault in drawn))
 
 
 def of_changed_places(rng: random.Random, folder: Path) -> Iterator[Row]:
@@ -92,8 +93,8 @@ def of_changed_places(rng: random.Random, folder: Path) -> Iterator[Row]:
     run = folder / "run"
     newer, older = checkpoint_folders(run).values()
     other = folder / "other"
-    yield tally("checkpoint: another run's, whole", _exchanged(run, newer, other))
-    yield tally("checkpoint: the two of a run exchanged", [_swapped(run, newer, older)])
+    yield tally("checkpoint: another run's, whole", exchanged(run, newer, other))
+    yield tally("checkpoint: the two of a run exchanged", [swapped(run, newer, older)])
 
 
 def of_runs(rng: random.Random, folder: Path, state: str) -> Iterator[Row]:
@@ -109,10 +110,10 @@ def of_runs(rng: random.Random, folder: Path, state: str) -> Iterator[Row]:
         # its own, until SHA256SUMS says which.
         files = ["config.json", "metrics.csv", "system.json"]
     for file in files:
-        for what, faults in _faults(rng, run / file, [other / file]):
+        for what, faults in damages(rng, run / file, [other / file]):
             name = f"{state} run: {file}, {what}"
             used = {each: readers[each] for each in USED_BY.get(file, readers)}
-            yield tally(name, _refused(used, faults, file, must=state == "ended"))
+            yield tally(name, refused(used, faults, file, must=state == "ended"))
 
 
 def of_seeds(rng: random.Random, folder: Path) -> Iterator[Row]:
@@ -120,11 +121,11 @@ def of_seeds(rng: random.Random, folder: Path) -> Iterator[Row]:
     run = folder / "seeds"
     readers = {"plot": lambda: _plotted(run), "eval": lambda: _evaluated(run / "seed-3")}
     for file in ("seeds.csv", "system.json"):
-        for what, faults in _faults(rng, run / file, []):
-            yield tally(f"seeds: {file}, {what}", _refused(readers, faults, file, must=False))
+        for what, faults in damages(rng, run / file, []):
+            yield tally(f"seeds: {file}, {what}", refused(readers, faults, file, must=False))
     file = "metrics.csv"
-    for what, faults in _faults(rng, run / "seed-3" / file, [run / "seed-5" / file]):
-        yield tally(f"seeds: {file}, {what}", _refused(readers, faults, file))
+    for what, faults in damages(rng, run / "seed-3" / file, [run / "seed-5" / file]):
+        yield tally(f"seeds: {file}, {what}", refused(readers, faults, file))
 
 
 def of_parity(rng: random.Random, folder: Path, file: str) -> Iterator[Row]:
@@ -160,130 +161,9 @@ def of_parity(rng: random.Random, folder: Path, file: str) -> Iterator[Row]:
         power: lambda: remembered(power, ["pytest"])[1],
     }
     path = folder / file
-    for what, faults in _faults(rng, path, []):
+    for what, faults in damages(rng, path, []):
         if what != "removed" or path != power:  # without one, parity power begins anew
-            yield tally(f"{file}, {what}", _refused({"": readers[path]}, faults, file))
-
-
-Fault = Callable[[], Callable[[], None]]
-"""Damages a file, and gives what mends it."""
-
-
-def _faults(rng: random.Random, path: Path, others: list[Path]) -> Iterator[tuple[str, list]]:
-    """What can happen to a file, and each way in which it does."""
-    whole = path.read_bytes()
-    places = range(len(whole))
-    if len(whole) > EVERY:
-        places = sorted(rng.sample(places, EVERY))
-
-    def with_(data: bytes | None) -> Fault:
-        def damage() -> Callable[[], None]:
-            path.unlink()
-            if data is not None:
-                path.write_bytes(data)
-            return lambda: put_back(path, whole)
-
-        return damage
-
-    def flipped(at: int) -> Fault:
-        data = bytearray(whole)
-        data[at] ^= rng.randrange(1, 256)
-        return with_(bytes(data))
-
-    yield "each byte", [flipped(at) for at in places]
-    yield "each length", [with_(whole[:at]) for at in places]
-    yield "removed", [with_(None)]
-    found = [other.read_bytes() for other in others]
-    if others and any(data != whole for data in found):
-        yield "another's", [with_(data) for data in found if data != whole]
-
-
-def put_back(path: Path, data: bytes) -> None:
-    """Puts a file back as it was."""
-    path.unlink(missing_ok=True)
-    path.write_bytes(data)
-
-
-def _named(folder: Path, fault: Fault, file: str) -> Try:
-    mend = fault()
-    try:
-        read_checkpoint(folder)
-        return Try(False, "it is read")
-    except UsageError as error:
-        # Whole files that do not belong together can't tell which of them is the wrong one.
-        return Try(file in str(error) or folder.name in str(error), str(error))
-    except Exception as error:
-        return Try(False, repr(error))
-    finally:
-        mend()
-
-
-def _passed_over(run: Path, newer: Path, fault: Fault) -> Try:
-    mend = fault()
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            found = find_checkpoint(run).progress.update
-        said = " ".join(str(each.message) for each in caught)
-        return Try(found == 1 and newer.name in said, f"update {found} is used; {said}")
-    except Exception as error:
-        return Try(False, repr(error))
-    finally:
-        mend()
-
-
-def _exchanged(run: Path, newer: Path, other: Path) -> Iterator[Try]:
-    kept = run / "kept"
-    newer.rename(kept)
-    shutil.copytree(other / "checkpoints" / newer.name, newer)
-    yield _passed_over(run, newer, lambda: lambda: None)
-    shutil.rmtree(newer)
-    kept.rename(newer)
-
-
-def _swapped(run: Path, newer: Path, older: Path) -> Try:
-    """Neither is what its name says, so that neither is used."""
-    kept = run / "kept"
-    for source, target in ((newer, kept), (older, newer), (kept, older)):
-        source.rename(target)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return Try(False, f"update {find_checkpoint(run).progress.update} is used")
-    except UsageError as error:
-        return Try(newer.name in str(error) and older.name in str(error), str(error))
-    finally:
-        for source, target in ((newer, kept), (older, newer), (kept, older)):
-            source.rename(target)
-
-
-def _refused(
-    readers: Mapping[str, Reader], faults: list[Fault], file: str, *, must: bool = True
-) -> Iterator[Try]:
-    """Whether each fault is refused by the file's name, or said, and nothing else is ever read.
-
-    `must` is False where a byte may be another and say the same, such as a space in a JSON file.
-    """
-    before = {name: reader() for name, reader in readers.items()}
-    for number, fault in enumerate(faults):
-        mend = fault()
-        wrong, num_refused = [], 0
-        for name, reader in readers.items():
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error")
-                    if (found := reader()) != before[name]:
-                        wrong.append(f"{name} reads something else: {str(found)[:200]}")
-            except (UsageError, UserWarning) as error:
-                num_refused += 1
-                if file not in str(error):
-                    wrong.append(f"{name} does not name it: {error}")
-            except Exception as error:
-                wrong.append(f"{name}: {error!r}")
-        mend()
-        if must and not num_refused:
-            wrong.append("nobody refuses it")
-        yield Try(not wrong, f"number {number}: {'; '.join(wrong)}")
+            yield tally(f"{file}, {what}", refused({"": readers[path]}, faults, file))
 
 
 def _evaluated(path: Path) -> Any:

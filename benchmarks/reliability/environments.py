@@ -22,8 +22,8 @@ from benchmarks.reliability.runs import FRAMEWORKS, differing, options, settings
 from pgcore.checkpoints import find_checkpoint
 from pgcore.config import TrainConfig
 from pgcore.errors import RunError
+from pgcore.files.schema import read_policy
 from pgcore.runs import POLICY, RESULT, RunFolder
-from pgcore.schema import read_policy
 
 LAST = 6
 """Updates of a run."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pgcore.sealed_json import seal
+from pgcore.files.sealed_json import seal
 
 LENGTH, NO_DIGEST = 8, "0" * 64
 

@@ -8,8 +8,8 @@ import tyro
 
 from parity.convert.files import convert_file
 from parity.convert.layers import REGISTRY
+from pgcore.commands.parsing import parse_pairs
 from pgcore.errors import printable
-from pgcore.parsing import parse_pairs
 
 KINDS_HELP = (
     "What the layers are: Linear if all are, or linear1=Linear,norm=LayerNorm,log_std=Parameter. "

@@ -21,10 +21,10 @@ import numpy as np
 from parity.convert.layouts import Kinds, Names, layout, layout_of_flax
 from parity.convert.pairs import Layout
 from pgcore.errors import UsageError, require
-from pgcore.files import write_atomically
-from pgcore.reading import parse_json
-from pgcore.schema import SCHEMA
-from pgcore.tensors import SEAL, read_tensors, to_bytes
+from pgcore.files.reading import parse_json
+from pgcore.files.schema import SCHEMA
+from pgcore.files.tensors import SEAL, read_tensors, to_bytes
+from pgcore.files.writing import write_atomically
 
 GROUPS = {
     "adam.m.": "adam/mu/",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from parity.mutants.variants import Patch, Variant
-from pgcore.gym import GymSpec
+from pgcore.envs.gym import GymSpec
 from pgjax.envs import gymnasium as jax_gymnasium
 from pgtorch.envs import gymnasium as torch_gymnasium
 

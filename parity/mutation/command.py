@@ -15,10 +15,10 @@ from parity.mutation.power import Power, first_run, remembered, save, tried
 from parity.mutation.processes import Processes
 from parity.mutation.report import as_json, as_text
 from parity.mutation.targets import require_there, sample, targets
+from pgcore.commands.process import listening
+from pgcore.commands.progress import Status, progress
 from pgcore.errors import UsageError, is_real, require, require_seed
-from pgcore.files import write_atomically
-from pgcore.process import listening
-from pgcore.progress import Status, progress
+from pgcore.files.writing import write_atomically
 
 
 @dataclass(frozen=True)

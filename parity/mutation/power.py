@@ -16,9 +16,9 @@ from parity.mutation.mutations import Mutation
 from parity.mutation.processes import Ended, Processes
 from parity.mutation.targets import Watched
 from pgcore.errors import UsageError
-from pgcore.files import write_atomically
-from pgcore.reading import read_file
-from pgcore.sealed_json import seal, unseal
+from pgcore.files.reading import read_file
+from pgcore.files.sealed_json import seal, unseal
+from pgcore.files.writing import write_atomically
 
 FORMAT = 2
 LARGEST = 2**28

@@ -65,7 +65,7 @@ class Results:
                 self._write(session, path, text(found))
 
     def _write(self, session: pytest.Session, path: Path, text: str) -> None:
-        from pgcore.files import write_atomically
+        from pgcore.files.writing import write_atomically
 
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import tyro
 
+from pgcore.commands.parsing import parse_pairs
 from pgcore.errors import UsageError, printable
-from pgcore.files import write_atomically
-from pgcore.parsing import parse_pairs
+from pgcore.files.writing import write_atomically
 
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 

@@ -20,7 +20,7 @@ from parity.recordings.schema import to_bytes
 from parity.recordings.surroundings import surroundings
 from parity.tape import Noise, NoiseTape
 from pgcore.errors import UsageError, require, unknown_choice
-from pgcore.files import write_atomically
+from pgcore.files.writing import write_atomically
 
 RESERVED = ("inputs", "noise")
 """What reports call a recording's own inputs and its noise: no stage has such a name."""

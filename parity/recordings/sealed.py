@@ -18,8 +18,8 @@ import safetensors
 
 from parity.recordings.leaves import DTYPES, Leaf
 from pgcore.errors import UsageError, is_int, require
-from pgcore.reading import LARGEST_JSON, open_file, parse_json
-from pgcore.tensors import to_bytes
+from pgcore.files.reading import LARGEST_JSON, open_file, parse_json
+from pgcore.files.tensors import to_bytes
 
 VERSION = 1
 SCHEMA = "policy-gradient-parity/recording/"

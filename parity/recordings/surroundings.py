@@ -4,7 +4,7 @@ import importlib.metadata
 import sys
 from typing import Any
 
-from pgcore.system import REPORTED_PACKAGES, system
+from pgcore.runs.system import REPORTED_PACKAGES, system
 
 
 def surroundings() -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from pgcore.agents import AgentName
+from pgcore.commands.progress import Status, progress
 from pgcore.config import PRESETS, TrainConfig
 from pgcore.errors import UsageError
-from pgcore.files import write_atomically
-from pgcore.progress import Status, progress
+from pgcore.files.writing import write_atomically
 
 if TYPE_CHECKING:
     from parity.runs.proofs import Progress, Proof

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parity.runs.proofs import Proof
-from pgcore.plots import OKABE_ITO, house_style, save_figure
+from pgcore.plots.pictures import OKABE_ITO, house_style, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

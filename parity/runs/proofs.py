@@ -12,7 +12,7 @@ from parity.runs.reports import LockstepReport
 from parity.runs.steps import Reference
 from parity.tolerance import cast
 from pgcore.config import TrainConfig
-from pgcore.solving import SOLVED_WINDOW
+from pgcore.evaluation.solving import SOLVED_WINDOW
 
 NO_LIMIT = 1_000_000
 """Updates; a run ends by its budget of environment steps long before."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from parity.suite.family import Direct
 from pgcore.config import TrainConfig
-from pgcore.training import Update
+from pgcore.training.loop import Update
 
 NUM_UPDATES = 3
 NUMBERS = ("loss", "grad_norm")

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from pgcore.envs.gym import CARTPOLE_RESET_BOUND
 from pgcore.errors import is_int, require
-from pgcore.gym import CARTPOLE_RESET_BOUND
 from pgjax.envs.base import Env
 
 GRAVITY = 9.8  # m/s²

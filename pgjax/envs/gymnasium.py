@@ -15,8 +15,8 @@ import numpy as np
 from jax.experimental import io_callback
 from jaxtyping import Array, Int, Num
 
-from pgcore.deadline import Deadline, are_there_any, late_elsewhere
-from pgcore.gym import CARTPOLE, GymEpisodes, gym_spec
+from pgcore.envs.deadline import Deadline, are_there_any, late_elsewhere
+from pgcore.envs.gym import CARTPOLE, GymEpisodes, gym_spec
 from pgjax.envs import cartpole
 from pgjax.envs.base import Env
 
@@ -38,7 +38,8 @@ def GymnasiumEnv(
     `timeout` seconds, by default for ever; what takes longer is an `EnvironmentFault`.
 
     Raises:
-        UsageError: Gymnasium can't make it, or its spaces do not fit (see `pgcore.gym.gym_spec`).
+        UsageError: Gymnasium can't make it, or its spaces do not fit (see
+            `pgcore.envs.gym.gym_spec`).
     """
     spec, deadline = gym_spec(env_id, max_steps), Deadline(timeout)
     hosts: dict[int, GymEpisodes] = {}

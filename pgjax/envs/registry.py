@@ -1,6 +1,6 @@
 """Environments by name."""
 
-from pgcore.gym import CARTPOLE
+from pgcore.envs.gym import CARTPOLE
 from pgjax.envs.base import Env
 from pgjax.envs.cartpole import CartPole
 from pgjax.envs.gymnasium import GymnasiumEnv

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pgcore.envs.gym import CARTPOLE_RESET_BOUND
 from pgcore.errors import is_int, require
-from pgcore.gym import CARTPOLE_RESET_BOUND
 from pgtorch.envs.base import Env
 
 GRAVITY = 9.8  # m/s²

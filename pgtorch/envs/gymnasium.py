@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
-from pgcore.deadline import Deadline
-from pgcore.gym import CARTPOLE, GymEpisodes, gym_spec
+from pgcore.envs.deadline import Deadline
+from pgcore.envs.gym import CARTPOLE, GymEpisodes, gym_spec
 from pgtorch.envs import cartpole
 from pgtorch.envs.base import Env
 

@@ -7,7 +7,7 @@ import pytest
 import pgjax
 from parity.tolerance import GATE
 from pgcore.config import TrainConfig
-from pgcore.metrics import Row
+from pgcore.runs.metrics import Row
 from tests.depth import IS_DEEP
 
 COUNTS = ("update", "env_steps", "episodes", "mean_return", "mean_return_100", "best_evaluation")

@@ -1,0 +1,1 @@
+"""Learning curves: as numbers (`curves`), and as pictures of them (`pictures`)."""

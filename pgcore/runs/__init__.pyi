@@ -1,0 +1,9 @@
+from .folder import CONFIG as CONFIG
+from .folder import METRICS as METRICS
+from .folder import POLICY as POLICY
+from .folder import RESULT as RESULT
+from .folder import SEEDS as SEEDS
+from .folder import SYSTEM as SYSTEM
+from .folder import RunFolder as RunFolder
+from .folder import has_seeds as has_seeds
+from .folder import read_framework as read_framework
