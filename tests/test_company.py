@@ -224,6 +224,35 @@ def test_a_second_ctrl_c_ends_it_at_once_and_what_a_system_sends_twice_does_not(
     assert (process.returncode, process.stdout, process.stderr) == (code, said, "")
 
 
+SWALLOWED = """
+import gc, os, signal, sys, time
+from pgcore.commands.process import listening, stop_code
+
+number = signal.Signals[sys.argv[1]]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def stop(phase, info):
+    gc.callbacks.remove(stop)
+    os.kill(os.getpid(), number)
+
+with listening():
+    try:
+        gc.callbacks.append(stop)
+        gc.collect()
+        time.sleep(20)
+    except KeyboardInterrupt as stop:
+        print("saved", flush=True)
+        sys.exit(stop_code(stop))
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_is_not_lost_where_nothing_can_be_raised(name, code):
+    words = [sys.executable, "-c", SWALLOWED, name]
+    process = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (code, "saved\n", "")
+
+
 def test_signals_mean_what_they_did_once_nothing_listens():
     handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
     before = signal.getsignal(signal.SIGINT)

@@ -495,6 +495,30 @@ def test_the_command_goes_on_with_the_other_frameworks_run_and_says_so_once(tmp_
     assert f"go on with: pgtorch resume '{folder}'" in out
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_ctrl_c_between_a_row_and_what_belongs_to_it_loses_neither(tmp_path, monkeypatch, when):
+    written, whole = RunFolder.append, tmp_path / "whole"
+    pgtorch.train(settings("reinforce", whole, until_update=3))
+
+    def interrupted(self, row):
+        if row.update < 3:
+            return written(self, row)
+        monkeypatch.setattr(RunFolder, "append", written)
+        if when == "after":
+            written(self, row)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "append", interrupted)
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        pgtorch.train(settings("reinforce", folder))
+    assert find_checkpoint(folder).progress.update == 3
+    assert rows(folder) == rows(whole)
+    pgtorch.resume(folder, until_update=5)
+    pgtorch.resume(whole, until_update=5)
+    assert outcome(folder) == outcome(whole)
+
+
 def test_a_second_process_on_one_run_is_told_and_the_first_goes_on(tmp_path, capfd):
     folder = tmp_path / "run"
     more = ["--run-dir", folder, "--hidden-sizes", "4", "--eval-episodes", "2"]

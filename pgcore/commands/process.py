@@ -5,10 +5,12 @@ last sentences (all of it is in the run folder too). A terminal that goes away s
 which stops the run as Ctrl-C does; under `nohup` it does not.
 """
 
+import _thread
 import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
@@ -46,9 +48,12 @@ def listening() -> Iterator[None]:
             signal.signal(number, _stop)
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    say_of_others = sys.unraisablehook
+    sys.unraisablehook = lambda ignored: _is_stop(ignored) or say_of_others(ignored)
     try:
         yield
     finally:
+        sys.unraisablehook = say_of_others
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
         if signal.getsignal(signal.SIGINT) == _interrupt:  # else the process is about to end
@@ -66,6 +71,25 @@ def _stop(number: int, _: object) -> None:
 def _interrupt(*_: object) -> None:
     signal.signal(signal.SIGINT, _end_at_once)
     raise KeyboardInterrupt
+
+
+def _is_stop(ignored: "sys.UnraisableHookArgs") -> bool:
+    """Whether it was a stop, which comes again in a moment.
+
+    A signal may come in a callback of the garbage collector's, say, out of which nothing is raised.
+    """
+    if not isinstance(ignored.exc_value, KeyboardInterrupt):
+        return False
+    numbers = {Terminated: signal.SIGTERM, HungUp: signal.SIGHUP}
+    number = numbers.get(type(ignored.exc_value), signal.SIGINT)
+    signal.signal(number, _interrupt if number == signal.SIGINT else _stop)
+    again = threading.Timer(_MOMENT_S, _thread.interrupt_main, [number])
+    again.daemon = True
+    again.start()
+    return True
+
+
+_MOMENT_S = 0.01
 
 
 def _end_at_once(*_: object) -> None:

@@ -126,13 +126,24 @@ class RunFolder:
             raise UsageError(f"{str(path)!r} holds no row: the run's first update is not done")
         return rows
 
-    def append(self, row: Row) -> Position:
-        """Adds a row to metrics.csv and returns where that ends."""
+    def position(self) -> Position:
+        """Where metrics.csv ends, which is made if it is not there."""
         if self._metrics is None:
             self._metrics = MetricsFile.create(self.path / METRICS)
+        return self._metrics.position
+
+    def append(self, row: Row) -> Position:
+        """Adds a row to metrics.csv and returns where that ends."""
+        self.position()
+        assert self._metrics is not None
         self._metrics.append(row)
         self._last = row
         return self._metrics.position
+
+    def cut(self, end: Position) -> None:
+        """Takes back what metrics.csv has beyond `end`."""
+        assert self._metrics is not None
+        self._metrics.rewind(end)
 
     def require_present(self) -> None:
         """Raises an `OSError` if the folder is no longer where it was."""

@@ -211,16 +211,13 @@ class Run:
             grad_norm=float(step.metrics.grad_norm),
             best_evaluation=kept.evaluation.mean,
         )
-        end: Position | None = None
-        if self._saver is not None:
-            if kept.update == self.num_updates:
-                self._saver.keep(params)
-            end = self._saver.append(row)
         self.history.append(row)
         if self.rule.solved:
             self.solved_at = SolvedAt(self.env_steps, self.episodes, self.num_updates, row.seconds)
-        if self._saver is not None and end is not None:
-            self._saver.finish_update(self._progress(kept, end), kept, step.state)
+        if self._saver is not None:
+            if kept.update == self.num_updates:
+                self._saver.keep(params)
+            self._saver.finish_update(row, lambda end: self._progress(kept, end), kept, step.state)
         return Update(row, kept, step.state, self.is_over)
 
     def result(self, policy: Any) -> Result:

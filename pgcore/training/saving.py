@@ -37,6 +37,16 @@ class _Finished(NamedTuple):
     state: Callable[[], Tensors]
 
 
+class _CutShort(NamedTuple):
+    """The end of an update that a signal may have come into: a row, and no state that it leads to.
+
+    To put it right, everything from the beginning is undone and done again.
+    """
+
+    begin: Position
+    end: Callable[[], None]
+
+
 class Saver:
     """Writes one run's folder."""
 
@@ -65,6 +75,7 @@ class Saver:
         self._freeze = freeze if config.checkpoint_every else None
         self._saved = saved
         self._finished: _Finished | None = None
+        self._cut_short: _CutShort | None = None
 
     def keep(self, params: Any) -> None:
         """Writes the best policy so far.
@@ -75,25 +86,37 @@ class Saver:
         with self._writing():
             write_policy(self._folder.policy_path, self._policy_file(params))
 
-    def append(self, row: Row) -> Position:
-        """Adds an update's row, and returns where metrics.csv ends now.
+    def finish_update(
+        self, row: Row, progress: Callable[[Position], Progress], kept: Kept, state: Any
+    ) -> None:
+        """Adds an update's row, and holds on to its end: what comes after may be stopped half way.
+
+        Args:
+            row: What metrics.csv gets.
+            progress: What the run has counted, given where metrics.csv ends then.
+            kept: The kept policy.
+            state: What the next update starts from.
 
         Raises:
-            RunError: It cannot be written. Nothing of the row is.
+            RunError: The row cannot be written, and nothing of it is; or a checkpoint is due that
+                cannot be.
         """
+        frozen = None if self._freeze is None else self._freeze(state)
+
+        def end() -> None:
+            position = self._folder.append(row)
+            if frozen is not None:
+                self._finished = _Finished(progress(position), kept, frozen)
+
         with self._writing():
-            return self._folder.append(row)
-
-    def finish_update(self, progress: Progress, kept: Kept, state: Any) -> None:
-        """Holds on to the end of an update: what comes after it may be stopped half way.
-
-        Raises:
-            RunError: A checkpoint is due, and cannot be written.
-        """
-        if self._freeze is None:
-            return
-        self._finished = _Finished(progress, kept, self._freeze(state))
-        if progress.update % self._config.checkpoint_every == 0:
+            self._cut_short = _CutShort(self._folder.position(), end)
+            try:
+                end()
+            except OSError:
+                self._cut_short = None
+                raise
+        self._cut_short = None
+        if frozen is not None and row.update % self._config.checkpoint_every == 0:
             self._checkpoint()
 
     def close(
@@ -117,6 +140,10 @@ class Saver:
         """
         unsaved: BaseException | None = None
         try:
+            if self._cut_short is not None:
+                with self._writing():
+                    self._folder.cut(self._cut_short.begin)
+                    self._cut_short.end()
             self._checkpoint()
         except BaseException as failure:  # a second Ctrl-C among them
             unsaved = failure

@@ -191,7 +191,8 @@ def _signals_held() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == hold:  # a signal's own handler may have set another
+                signal.signal(number, handler)
         _deliver()
 
 
