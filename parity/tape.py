@@ -239,12 +239,16 @@ class NoiseTape:
         require(schema == SCHEMA, f"schema of {where}", schema, SCHEMA)
         names, expected = sorted(tensors), ["policy", "reset", "updates"]
         require(names == expected, f"arrays in {where}", names, ", ".join(expected))
+        updates = tensors["updates"]
+        is_list = updates.ndim == 1 and np.issubdtype(updates.dtype, np.integer)
+        found = f"{updates.dtype} {list(updates.shape)}"
+        require(is_list, f"updates in {where}", found, "integers, [U]")
         tape = cls.from_arrays(
             tensors["reset"],
             tensors["policy"],
             agent=about.get("agent", ""),
             env_id=about.get("env_id", ""),
-            updates=tensors["updates"],
+            updates=updates,
             recorded_with=about.get("recorded_with", ""),
         )
         seed = about.get("seed", "")

@@ -143,6 +143,12 @@ def reseal(path, **changes):
     path.write_text(json.dumps(table, indent=2) + "\n")
 
 
+def progress(**changes):
+    """What a checkpoint.json says of a run's progress, with changes."""
+    found = stored().progress
+    return {"progress": found._asdict() | {"metrics": found.metrics._asdict()} | changes}
+
+
 BAD_TABLES = {
     "a newer schema": (
         {"schema": "policy-gradient-checkpoint/2"},
@@ -155,6 +161,14 @@ BAD_TABLES = {
     ),
     "no files": ({"files": {}}, "no checkpoint of a run"),
     "no progress": ({"progress": {}}, "no checkpoint of a run"),
+    "nothing kept": (progress(kept_update=0), "progress is .*'kept_update': 0"),
+    "a count that is a bool": (progress(episodes=True), "progress is .*'episodes': True"),
+    "a return that is none": (progress(recent_returns=[None]), "progress is .*None"),
+    "metrics of nothing": (progress(metrics=NOWHERE._replace(num_bytes=0)._asdict()), "metrics is"),
+    "metrics of more than rows": (
+        progress(metrics=NOWHERE._replace(num_bytes=2_001)._asdict()),
+        "metrics is .*2001",
+    ),
     "another agent": (
         {"config": TrainConfig(agent="reparam").to_dict()},
         "its policy is of agent 'reinforce'",
@@ -168,6 +182,23 @@ def test_a_checkpoint_that_is_whole_but_says_what_it_may_not_is_refused(written,
     reseal(written / "checkpoint.json", **changes)
     with pytest.raises(UsageError, match=message):
         read_checkpoint(written)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"update": np.array(2)}, "its state is of update 2"),
+        ({"update": np.array([1])}, r"its state is of update \[1\]"),
+        ({"kept.returns": np.ones((1, 2))}, r"kept\.returns is of shape \[1, 2\]"),
+        ({"kept.returns": np.ones(0)}, r"kept\.returns is of shape \[0\]"),
+    ],
+    ids=str,
+)
+def test_a_state_that_is_no_part_of_this_checkpoint_is_refused(tmp_path, change, said):
+    whole = stored()
+    write_checkpoint(tmp_path, whole._replace(state=whole.state | change))
+    with pytest.raises(UsageError, match=said):
+        read_checkpoint(tmp_path / "checkpoints" / "update-000001")
 
 
 def test_the_newest_good_checkpoint_is_found_and_a_damaged_one_is_named(run):
@@ -194,9 +225,10 @@ def test_the_last_two_checkpoints_stay_and_nothing_that_was_abandoned(run):
     assert sorted(path.name for path in parent.iterdir()) == ["update-000002", "update-000003"]
     (parent / ".update-000009.partial").mkdir()
     (parent / "update-000008").mkdir()  # the run goes on from before it: it was damaged
-    (parent / "notes").mkdir()
+    for name in ("notes", "update-4"):  # which no run has made
+        (parent / name).mkdir()
     write_checkpoint(run, stored(5))
-    left = ["notes", "update-000003", "update-000005"]
+    left = ["notes", "update-000003", "update-000005", "update-4"]
     assert sorted(path.name for path in parent.iterdir()) == left
 
 
@@ -253,6 +285,22 @@ def test_a_second_writer_of_metrics_is_told_and_the_file_is_left_alone(tmp_path)
     assert path.read_bytes() == before
     first.close()
     MetricsFile.open(path).close()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "it is no file"),
+        (os.mkdir, "Is a directory"),
+        (lambda path: path.symlink_to(path.with_name("other")), "Too many levels"),
+    ],
+    ids=["pipe", "folder", "link"],
+)
+def test_metrics_go_on_in_a_file_alone_and_through_no_link(tmp_path, make, said):
+    (tmp_path / "other").touch()
+    make(tmp_path / "metrics.csv")
+    with pytest.raises(UsageError, match=rf"metrics\.csv' cannot be written to: {said}"):
+        MetricsFile.open(tmp_path / "metrics.csv")
 
 
 def test_a_metrics_file_goes_on_from_where_it_was_cut(tmp_path):

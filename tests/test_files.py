@@ -82,6 +82,9 @@ BAD_POLICIES = {
     "a transposed weight": lambda tensors: tensors.update(
         {"linear1.weight": np.ascontiguousarray(tensors["linear1.weight"].T)}
     ),
+    "a weight of one axis": lambda tensors: tensors.update(
+        {"linear1.weight": np.zeros(5, np.float32)}
+    ),
     "a bias of another shape": lambda tensors: tensors.update(
         {"linear2.bias": np.zeros(4, np.float32)}
     ),

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from parity.recordings.leaves import DTYPES, Leaf
 from parity.recordings.recording import Recording
 from parity.recordings.sealed import SCHEMA, sealed, unsealed
 from pgcore.errors import UsageError
+from pgcore.files.reading import LARGEST_JSON
 
 RNG = np.random.default_rng(0)
 
@@ -131,6 +133,8 @@ HOSTILE = {
     "a dtype that NumPy lacks": set_in("float", "dtype", value="F8_E4M3"),
     "a nest without end": set_in("__metadata__", "recording", value="[" * 100_000),
     "digests of nothing": set_in("__metadata__", "arrays", value="{}"),
+    "an array that is a number": set_in("float", value=3),
+    "digests that are a list": set_in("__metadata__", "arrays", value='["float"]'),
     "no entry at all": lambda header: header["__metadata__"].pop("recording"),
 }
 
@@ -144,7 +148,20 @@ def test_a_hostile_header_with_a_right_digest_is_refused_at_once(tmp_path, small
 
 @pytest.mark.parametrize("length", [2**63, 2**32, 10**6, 0, 1])
 def test_the_length_of_a_header_is_not_believed(tmp_path, small, length):
-    refused(tmp_path / "x.parity", length.to_bytes(8, "little") + small[8:])
+    said = refused(tmp_path / "x.parity", length.to_bytes(8, "little") + small[8:])
+    assert ("it should end at byte" in said) == (length > len(small))
+
+
+def test_a_header_is_read_no_further_than_any_goes(tmp_path, small):
+    data = (LARGEST_JSON + 1).to_bytes(8, "little") + small[8:]
+    said = refused(tmp_path / "x.parity", data.ljust(LARGEST_JSON + 100))
+    assert "header: it has 8,000,001 bytes" in said
+
+
+def test_what_no_reader_would_take_is_not_written(monkeypatch):
+    monkeypatch.setattr("parity.recordings.sealed.LARGEST_JSON", 100)
+    with pytest.raises(UsageError, match="at most 100 bytes: record fewer stages in one file"):
+        sealed({}, {"stages": []})
 
 
 def test_a_newer_schema_is_refused_by_name(tmp_path, small):
@@ -165,9 +182,18 @@ def test_metadata_that_record_does_not_write_is_refused(tmp_path, told):
         Recording.load(path)
 
 
+def test_a_recording_of_before_kinds_and_deciders_is_read():
+    path = Path(__file__).parent / "fuzz_corpus" / "recording" / "good.bin"
+    assert not any(word in path.read_bytes() for word in (b"kinds", b"decided"))
+    for stage in Recording.load(path).stages.values():
+        assert stage.kinds is None
+        assert {output.decided for output in stage.outputs.values()} == {None}
+
+
 @pytest.mark.parametrize("data", [b"", b"hello", b"x" * 5000, b"\x00" * 64, b"PK\x03\x04" * 20])
 def test_another_file_is_refused(tmp_path, data):
-    refused(tmp_path / "x.parity", data)
+    said = refused(tmp_path / "x.parity", data)
+    assert ("does not begin as the files of parity.record do" in said) == (len(data) > 8)
 
 
 # --- writing -------------------------------------------------------------------------------------

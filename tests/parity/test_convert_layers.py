@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from parity import convert
 from parity.convert import REGISTRY
+from parity.convert.fast_variance import norms
 from parity.tolerance import SLACK
 from pgcore.errors import UsageError
 
@@ -542,6 +543,36 @@ def test_equinox_statistics_that_are_not_there_are_named():
         convert.to_torch((model, state), T.BatchNorm1d(3))
 
 
+class Counting(eqx.Module):
+    """A layer with a state that is no norm's."""
+
+    linear: eqx.nn.Linear
+    count: eqx.nn.StateIndex
+
+    def __init__(self, key):
+        self.linear = eqx.nn.Linear(3, 3, key=key)
+        self.count = eqx.nn.StateIndex(jnp.zeros(()))
+
+
+def test_a_state_that_torch_has_no_place_for_is_left_over():
+    template = eqx.nn.make_with_state(Counting)(KEY)
+    module = T.ModuleDict({"linear": T.Linear(3, 3)})
+    with pytest.raises(UsageError, match="the Flax tree has count/0 left over"):
+        convert.to_flax(module, template)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_equinox_statistics_of_no_batch_and_of_no_momentum_are_themselves(momentum):
+    module, make = T.BatchNorm1d(3), eqx.nn.make_with_state(eqx.nn.BatchNorm)
+    fresh = make(3, "batch", mode="batch", momentum=momentum)
+    assert not convert.to_torch(fresh, module)["running_mean"].any()  # 0/0 is no statistic
+    module.running_mean += 5
+    shapes = eqx.filter_eval_shape(make, 3, "batch", mode="batch", momentum=momentum)
+    for template in (fresh, shapes):
+        back = convert.to_torch(convert.to_flax(module, template), module)
+        assert_identical(back, module.state_dict())
+
+
 @pytest.mark.parametrize("norm", ["LayerNorm", "GroupNorm"])
 def test_flax_s_fast_variance_is_named_where_it_matters(norm):
     module = T.LayerNorm(8) if norm == "LayerNorm" else T.GroupNorm(2, 8)
@@ -560,6 +591,12 @@ def test_flax_s_fast_variance_is_named_where_it_matters(norm):
     other = str(certified(x, epsilon=0.5))  # another fault of a norm is not taken for it
     assert named not in other
     assert "compare the networks" in other
+
+
+def test_norms_are_tried_each_alone_and_all_at_once():
+    module = T.Sequential(T.LayerNorm(4), T.Linear(4, 4), T.GroupNorm(2, 4))
+    assert norms(module) == [["0"], ["2"], ["0", "2"]]
+    assert norms(T.LayerNorm(4)) == [[""]]
 
 
 def test_a_count_of_batches_stays_torchs_own():

@@ -103,6 +103,7 @@ def test_a_kind_makes_what_it_says_and_nothing_else(kind, expression, expected):
         ("with a(), b() as x, c:", {"with b() as x, c:", "with a(), b() as x:"}),
         ("with (\n        a as y,\n        b,\n    ):", {"with a as y:"}),
         ("with f() as file:", set()),
+        ("with (y := f()), b:", {"with (y := f()):", "with b:"}),
     ],
 )
 def test_a_with_is_left_out_unless_its_name_is_needed(header, expected):

@@ -13,7 +13,7 @@ import pytest
 from parity.cli import main
 from parity.mutation.mutations import mutations
 from parity.mutation.power import Power, clock, tried
-from parity.mutation.processes import Ended
+from parity.mutation.processes import Ended, by_import
 
 ROOT = Path(__file__).parent.parent.parent
 RETURNS = """
@@ -239,6 +239,22 @@ def test_a_script_that_the_command_runs_is_mutated_if_it_is_named(project, capsy
     assert "there is nothing to mutate" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["pytest", "check.py"],
+        ["python", "-c", "1", "check.py"],
+        ["python", "-m", "port", "check.py"],
+        ["python", "-", "check.py"],
+        ["python", "checks"],
+        ["python"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_script_of_python_runs_as_it_is_written(command):
+    assert by_import(command) == command[1:]
+
+
 def test_a_script_that_something_else_runs_is_said_not_to_be_seen(project, capsys):
     (project / "script.py").write_text("def half(x):\n    return x / 2\nhalf(2)\n", "utf-8")
     command = ["--", "sh", "-c", f"{sys.executable} script.py"]
@@ -272,10 +288,16 @@ def test_the_clock_is_a_multiple_of_the_first_run_and_5_seconds_at_least(
 
 
 def test_a_slip_in_a_name_is_found_before_the_command_runs(project, capsys):
-    (project / "src").mkdir()
-    (project / "src" / "loss.py").write_text(
-        "class Huber:\n    def of(self, x):\n        return x + 1\n"
-    )
+    for path, text in {
+        "src/loss.py": "class Huber:\n    def of(self, x):\n        return x + 1\n",
+        "src/old/loss.py": "def squared(x):\n    return x * x\n",
+        "src/bad.py": "def f(:\n",
+        ".venv/hidden.py": "def f(x):\n    return x\n",
+        "site-packages/theirs.py": "def f(x):\n    return x\n",
+    }.items():
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).write_text(text, "utf-8")
+    (project.parent / f"{project.name}.py").touch()
     command = ["--", "python", "-c", "open('ran', 'w')"]
     for target, said in {
         "port.returns:discount": "did you mean 'discounted'?",
@@ -284,11 +306,16 @@ def test_a_slip_in_a_name_is_found_before_the_command_runs(project, capsys):
         "loss:Hubert": "did you mean 'Huber'?",
         "loss:Huber.fo": "did you mean 'Huber.of'?",
         "src/lost.py": "there is no file 'src/lost.py'",
+        f"../{project.name}.py": "there is no file '../",
+        "bad:f": "bad.py is no Python",
+        "hidden:f": "of is 'hidden:f'",
+        "theirs": "of is 'theirs'",
     }.items():
         assert main(["power", "--of", target, *command]) == 2, target
         assert said in capsys.readouterr().err
     assert not (project / "ran").exists()
-    assert main(["power", "--of", "loss:Huber", *command]) == 2  # it imports nothing
+    # The command imports nothing; which of two files it would have meant, nobody knows before.
+    assert main(["power", "--of", "loss:Huber", "loss:squared", *command]) == 2
     assert (project / "ran").exists()
 
 

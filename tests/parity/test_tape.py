@@ -15,6 +15,7 @@ import pgtorch
 from parity import NoiseTape
 from parity.suite.weights import to_flax
 from pgcore import TrainConfig, UsageError
+from pgcore.files.tensors import to_bytes
 
 AGENTS = pytest.mark.parametrize("agent", ["reinforce", "reparam"])
 
@@ -294,6 +295,27 @@ def test_a_file_that_is_no_tape_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:10])
     with pytest.raises(UsageError, match="cannot be read"):
         NoiseTape.load(path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "about", "message"),
+    [
+        ({}, {"note": "x"}, "its metadata has 'note'"),
+        ({"more": np.ones(1)}, {}, r"arrays in tape .* is \['more', 'policy', "),
+        ({}, {"seed": "seven"}, "seed of tape .* is 'seven'"),
+        ({}, {"seed": "9" * 5000}, "seed of tape .* is '999"),
+        ({"updates": np.array(0)}, {}, r"updates in tape .* is 'int64 \[\]', accepted is integers"),
+        ({"updates": np.array([[0], [1]])}, {}, r"updates in tape .* is 'int64 \[2, 1\]'"),
+        ({"updates": np.array([0.0, 1.5])}, {}, r"updates in tape .* is 'float64 \[2\]'"),
+        ({"updates": np.array([True, False])}, {}, r"updates in tape .* is 'bool \[2\]'"),
+    ],
+    ids=str,
+)
+def test_a_file_that_says_more_or_other_than_a_tape_is_refused(tmp_path, tensors, about, message):
+    whole, told = make(num_steps=1).contents(2)
+    (tmp_path / "noise").write_bytes(to_bytes(whole | tensors, told | about, seal=True))
+    with pytest.raises(UsageError, match=message):
+        NoiseTape.load(tmp_path / "noise")
 
 
 @pytest.mark.parametrize(
