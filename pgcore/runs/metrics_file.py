@@ -34,7 +34,7 @@ class MetricsFile:
     @classmethod
     def create(cls, path: Path) -> "MetricsFile":
         """A new one, with its header."""
-        metrics = cls(path.open("xb", buffering=0), path)
+        metrics = cls(path.open("x+b", buffering=0), path)
         metrics._write(CSV_COLUMNS.values())
         return metrics
 
