@@ -26,6 +26,7 @@ PAGE, NAME = "docs/reliability.md", "reliability"
 KINDS = (
     "resumed",
     "killed",
+    "signals",
     "damaged",
     "hostile",
     "environments",

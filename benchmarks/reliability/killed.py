@@ -10,18 +10,17 @@ import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.reliability.children import AT_ONCE_S
 from benchmarks.reliability.rows import Row, Try, tally
 from benchmarks.reliability.runs import FRAMEWORKS, differing, lines, options, settings, start
 from pgcore.checkpoints import CHECKPOINTS, checkpoint_folders, find_checkpoint
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
 
-NUM_KILLS, NUM_SIGNALS = 100, 20
+NUM_KILLS = 100
 LONGEST_WAIT_S = 0.5
 """From a process's first checkpoint on; an update and its checkpoint take some 50 ms."""
 BEFORE_CHECKPOINTS_S = 6.0
@@ -43,33 +42,18 @@ def _kill(process: subprocess.Popen[str], _: random.Random) -> None:
     process.kill()
 
 
-def _terminate(process: subprocess.Popen[str], _: random.Random) -> None:
-    process.terminate()
-
-
-def _interrupt(process: subprocess.Popen[str], _: random.Random) -> None:
-    process.send_signal(signal.SIGINT)
-
-
-def _interrupt_twice(process: subprocess.Popen[str], rng: random.Random) -> None:
-    process.send_signal(signal.SIGINT)
-    time.sleep(rng.uniform(0, 0.05))
-    process.send_signal(signal.SIGINT)
-    process.wait(AT_ONCE_S)
-
-
 KILL = Stop("SIGKILL", (-signal.SIGKILL,), _kill, saves=False)
-SIGNALS = (
-    Stop("SIGTERM, which saves and exits with 143,", (143,), _terminate, saves=True),
-    Stop("Ctrl-C, which saves and exits with 130,", (130,), _interrupt, saves=True),
-    Stop("Ctrl-C twice, which ends it at once,", (130, -signal.SIGINT), _interrupt_twice, False),
-)
 
 
 def rows(rng: random.Random, folder: Path) -> Iterator[Row]:
-    """SIGKILL, SIGTERM, Ctrl-C and a second Ctrl-C, in either framework."""
+    """SIGKILL, in either framework."""
+    return stopped(((KILL, NUM_KILLS),), rng, folder)
+
+
+def stopped(stops: Iterable[tuple[Stop, int]], rng: random.Random, folder: Path) -> Iterator[Row]:
+    """Each stop so many times, in either framework, and what the runs end as."""
     for framework in FRAMEWORKS:
-        for stop, num in ((KILL, NUM_KILLS), *((each, NUM_SIGNALS) for each in SIGNALS)):
+        for stop, num in stops:
             chain = Chain(framework, stop, rng, folder / f"{framework}-{stop.name}")
             tries = [chain.next() for _ in range(num)]
             name = f"{stop.name} at a drawn moment, {framework}"
@@ -110,7 +94,7 @@ class Chain:
             _, err = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
-            return Try(False, f"{self.stop.name} did not end it")
+            return Try(False, f"{self.stop.name} did not end it: {process.communicate()[1]!r}")
         return self._look(process.returncode, err)
 
     def end(self) -> Try:

@@ -52,9 +52,10 @@ def start(
     """
     output = subprocess.PIPE if is_heard else subprocess.DEVNULL
     given: dict[str, Any] = {"stdout": output, "stderr": output} | more
+    # A signal inside `open` leaves a file to the garbage collector.
+    flags = ["-W", "error", "-W", "ignore::ResourceWarning"] if is_heard else ["-W", "ignore"]
     return subprocess.Popen(
-        [sys.executable, "-W", "error" if is_heard else "ignore", "-m", framework]
-        + [str(each) for each in arguments],
+        [sys.executable, *flags, "-m", framework, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         text=True,
         **given,
