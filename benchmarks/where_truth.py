@@ -181,8 +181,8 @@ _CAUSES: dict[str, str] = {
     "R33": "entropy without its ½",
     "R34": "mean not subtracted",
     # The step limit and the floor are numbers like the others: 10⁶ for 500, and 0 for 1e-5.
-    "R42": "never truncated; noise divided by noise; 15 degrees for 12; gravity of 9.81; push of 9 N; "
-    "mass plus length for mass times length; "
+    "R42": "never truncated; noise divided by noise; 15 degrees for 12; gravity of 9.81; "
+    "push of 9 N; mass plus length for mass times length; "
     "steps of 10 ms; the track ends at 2.5 m; no signal below 1e-3; no signal below 1.11e-5; "
     "a signal from 0.84e-5; 500 steps whatever is asked for; ends at max_steps and says 500",
     "R42 R05": "the pole's whole length; the cart's mass for the total",
