@@ -178,6 +178,14 @@ case(
     count=np.array(1000),
 )
 case(
+    "a count of another shape one ahead",
+    "R35",
+    rate_in_python,
+    lambda xp, m, count: m * (-0.1 / (2 + count)),
+    m=X,
+    count=np.array([1000]),
+)
+case(
     "counted padding",
     "R13",
     lambda xp, x, mask: xp.tanh(x).sum(0) / mask.sum(0),

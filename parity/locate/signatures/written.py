@@ -1,6 +1,6 @@
 """Numbers that are written, or counted: another one beside the same operand."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 
 import numpy as np
@@ -80,14 +80,21 @@ def count_one_off(clues: Clues) -> Found | None:
         if not k or any(near(x, 1) for x in k):
             continue
         for seen in (clues.evidence.candidate, *clues.evidence.candidates):
-            if kind_of(seen) not in FORMULAS or any(np.size(a) != 1 for a in seen.values):
+            if kind_of(seen) not in FORMULAS or not are_single(seen.values):
                 continue
             for step, turn in product((1, -1), (1, -1)):
                 for moved, text in _moved(seen, step):
-                    ratios = (float(v) / m for v, m in zip(seen.values, moved, strict=True))
+                    ratios = (
+                        np.asarray(v).item() / m for v, m in zip(seen.values, moved, strict=True)
+                    )
                     if all(near(x, r**turn) for x, r in zip(k, ratios, strict=True)):
                         return Found(f"with {text} JAX's would be PyTorch's", 8)
     return None
+
+
+def are_single(values: Iterable[np.ndarray]) -> bool:
+    """Whether each is one real number, of whatever shape."""
+    return all(np.size(a) == 1 and np.isrealobj(a) for a in values)
 
 
 FORMULAS = {"div": np.divide, "mul": np.multiply, "add": np.add, "sub": np.subtract}
@@ -97,10 +104,10 @@ def _moved(seen: Seen, step: int) -> Iterator[tuple[list[float], str]]:
     """What one operation would make if a whole number that it is given were one more, or less."""
     if len(seen.operands) != 2:
         return
-    given = [[float(a) for a in x] for x in seen.operands if all(np.size(a) == 1 for a in x)]
+    given = [[np.asarray(a).item() for a in x] for x in seen.operands if are_single(x)]
     for place in range(len(given)) if len(given) == 2 else ():
         n = given[place]
-        if not all(x == int(x) and x > 1 for x in n):
+        if not all(float(x).is_integer() and x > 1 for x in n):
             continue
         changed = [*given]
         changed[place] = [x + step for x in n]
