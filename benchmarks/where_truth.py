@@ -141,7 +141,9 @@ _CAUSES: dict[str, str] = {
     "R04": "noise subtracted; sign of the loss; ascent for descent; ascent for descent, in PyTorch",
     "R04 R37": "Gumbel noise subtracted",
     "R04 R07 R24": "actions exchanged",
-    "R05": "σ not in the exponent; deviation not divided by; twice the learning rate",
+    "R05": "deviation not divided by; twice the learning rate",
+    # The factor that is left out is an array, 1/σ².
+    "R05 R44": "σ not in the exponent",
     "R05 R06": "square not halved",
     "R05 R13": "entropy over padding",
     "R06": "no noise in a Normal; no noise in a choice; actions played again without noise",
@@ -178,11 +180,14 @@ _CAUSES: dict[str, str] = {
     "R32": "entropy in bits",
     "R33": "entropy without its ½",
     "R34": "mean not subtracted",
-    "R42": "15 degrees for 12; gravity of 9.81; push of 9 N; "
-    "mass plus length for mass times length; "
+    # The step limit and the floor are numbers like the others: 10⁶ for 500, and 0 for 1e-5.
+    "R42": "never truncated; noise divided by noise; 15 degrees for 12; gravity of 9.81; "
+    "push of 9 N; mass plus length for mass times length; "
     "steps of 10 ms; the track ends at 2.5 m; no signal below 1e-3; no signal below 1.11e-5; "
     "a signal from 0.84e-5; 500 steps whatever is asked for; ends at max_steps and says 500",
     "R42 R05": "the pole's whole length; the cart's mass for the total",
+    # The velocity after the step stands where the one before it belongs.
+    "R43": "velocities first, then positions",
     "R42 R35": "one step fewer",
     "R35": "steps not counted; count not carried on; counted twice",
 }

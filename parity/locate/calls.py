@@ -10,8 +10,9 @@ from itertools import combinations, islice
 import numpy as np
 
 from parity.jax_side import x64
-from parity.locate.correspondence import LAYOUTS, base_of, is_inside
+from parity.locate.correspondence import is_inside
 from parity.locate.jax_tape import JaxRun
+from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.matching import near
 from parity.locate.places import Location, Mark
 from parity.locate.placing import Placing

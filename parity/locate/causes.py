@@ -14,7 +14,9 @@ import numpy as np
 from parity.locate.evidence import Cause, Evidence
 from parity.locate.signatures import (
     bounds,
+    clips,
     convolutions,
+    discounts,
     epsilons,
     factors,
     functions,
@@ -24,6 +26,7 @@ from parity.locate.signatures import (
     nonfinite,
     normalisations,
     operands,
+    operations,
     reductions,
     returns,
     slopes,
@@ -31,6 +34,7 @@ from parity.locate.signatures import (
     spread,
     stops,
     terms,
+    written,
 )
 from parity.locate.signatures.clues import Found, Signature, laid_out
 
@@ -52,7 +56,11 @@ MODULES = (
     terms,
     reductions,
     factors,
+    discounts,
     operands,
+    operations,
+    clips,
+    written,
 )
 SIGNATURES: tuple[Signature, ...] = tuple(s for module in MODULES for s in module.SIGNATURES)
 MOST = 3
@@ -70,6 +78,15 @@ class _Ranked(NamedTuple):
 
 def likely_causes(evidence: Evidence) -> list[Cause]:
     """The causes that fit what was seen at every input set, likeliest first; none if none does."""
+    causes = _causes_of(evidence)
+    if causes or evidence.outputs is None:
+        return causes
+    # What the place does not tell, what came of it may: a mean for a sum, a term too many.
+    reference, candidate = evidence.outputs
+    return _causes_of(evidence._replace(reference=reference, candidate=candidate))
+
+
+def _causes_of(evidence: Evidence) -> list[Cause]:
     if not _is_telling(evidence):
         return []
     clues = laid_out(evidence)

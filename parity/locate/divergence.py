@@ -19,7 +19,7 @@ from parity.locate.places import (
     of_callable,
 )
 from parity.locate.search import Searched, search
-from parity.locate.tape import Tape, Value
+from parity.locate.tape import LITERALS, Tape, Value
 from parity.prepared import Prepared, prepared
 
 NEAREST = 24
@@ -183,6 +183,7 @@ def _evidence(found: Searched) -> Evidence:
             "backward",
             Seen(theirs.op if theirs else "", blame.theirs, (), theirs.code if theirs else ""),
             Seen(used.op, blame.ours, (), used.code),
+            matched=[_seen(jax, jax.values[p]) for p in used.parents],
             forward=_seen(jax, value),
         )
     index = blame.evidence
@@ -201,6 +202,11 @@ def _evidence(found: Searched) -> Evidence:
     lacking = [torch.values[t[0]] for t in found.search.missing if len(t) == 1]
     middle = 0 if reference is None else reference.index
     lacking.sort(key=lambda value: abs(value.index - middle))
+    others = {value.index for value in lacking}
+    at_hand = sorted(torch.values, key=lambda value: abs(value.index - middle))
+    shared = [v for v in at_hand if v.index not in others and v.op not in LITERALS][:NEAREST]
+    paths = [*found.search.wrong]
+    outputs = [(torch.values[torch.outputs[p]], jax.values[jax.outputs[p]]) for p in paths[:1]]
     return Evidence(
         "forward",
         None if against is None else _seen(torch, against),
@@ -208,6 +214,8 @@ def _evidence(found: Searched) -> Evidence:
         plain + [_seen(torch, value) for value in lacking[:NEAREST] if value is not against],
         numbers + [_seen(jax, jax.values[i]) for i in apart if i != index],
         [_seen(jax, jax.values[i]) for i in known],
+        known=[_seen(torch, value) for value in shared],
+        outputs=next(((_seen(torch, t), _seen(jax, j)) for t, j in outputs), None),
     )
 
 

@@ -37,6 +37,8 @@ class Evidence(NamedTuple):
         candidates: Other values of JAX that have no partner, nearest first.
         matched: Values that both sides have, nearest first: what was at hand there.
         forward: The forward value whose slopes part, if it is the slopes that part.
+        known: Values of PyTorch's that both sides have, nearest first.
+        outputs: PyTorch's and JAX's value of an output that is wrong.
     """
 
     phase: str
@@ -46,6 +48,8 @@ class Evidence(NamedTuple):
     candidates: Sequence[Seen] = ()
     matched: Sequence[Seen] = ()
     forward: Seen | None = None
+    known: Sequence[Seen] = ()
+    outputs: tuple[Seen, Seen] | None = None
 
 
 class Cause(NamedTuple):

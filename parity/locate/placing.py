@@ -10,18 +10,16 @@ from functools import cached_property
 from typing import NamedTuple
 
 from parity.locate.correspondence import (
-    LAYOUTS,
     Correspondence,
-    base_of,
     depth_on_line,
     depth_where_wrong,
     first_difference,
     is_inside,
-    kind_of,
     number_of,
     same_line,
     says_nothing,
 )
+from parity.locate.kinds import LAYOUTS, base_of, kind_of
 from parity.locate.places import Location, Mark, location, return_of
 from parity.locate.tape import Tape
 

@@ -37,7 +37,8 @@ class Plain(Placing):
             number = self.wrong_number(found.candidate, found.reference)
         if number is None:
             return found
-        return Blame(number[0], number[1], self.depth_of(number[0]), found.evidence)
+        depth = self.depth_of(number[0])
+        return Blame(number[0], number[1], depth, found.evidence, against=found.reference)
 
     def numbers_like(self, index: int) -> list[tuple[int, ...]]:
         """PyTorch's plain numbers for one of JAX's, the nearest first."""

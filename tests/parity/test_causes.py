@@ -14,6 +14,7 @@ from flax import linen
 
 from parity.locate.causes import MODULES, SIGNATURES, likely_causes
 from parity.locate.evidence import Evidence, Seen
+from parity.locate.signatures import clips, operations, written
 from parity.locate.signatures.clues import laid_out
 from parity.sides import x64
 
@@ -478,6 +479,12 @@ FORWARD = {
         "x / k  # y.mean()",
         drawn(x=(), y=(9,), n=positive(), k=number(9.0)),
     ),
+    "padding among counts": (
+        "R13",
+        "m.sum(0)",
+        "jnp.ones_like(m).sum(0)",
+        drawn(m=ones_and_zeros(6, 4)),
+    ),
     # --- returns
     "undiscounted": ("R28", RETURN, JAX_RETURN.format("0", "t"), drawn(x=(6,))),
     "total return": ("R28", RETURN, JAX_RETURN.format("k", "0"), drawn(x=(6,))),
@@ -896,8 +903,12 @@ def test_values_that_have_nothing_to_do_with_each_other_have_no_cause(seed):
     assert likely_causes(evidence) == []
 
 
-ON_NUMBERS = [s for s in SIGNATURES if s.check.__name__ != "stopped_by_name"]
-"""All but the one that looks at an operation's name, which has a test of its own."""
+ON_OPERATIONS = {s.check for module in (operations, clips, written) for s in module.SIGNATURES}
+ON_NUMBERS = [
+    s for s in SIGNATURES if s.check.__name__ != "stopped_by_name" and s.check not in ON_OPERATIONS
+]
+"""All but those that look at operations: they have tests of their own, in
+`test_causes_operations.py`."""
 
 
 @pytest.mark.parametrize("signature", ON_NUMBERS, ids=lambda s: f"{s.trap} {s.check.__name__}")

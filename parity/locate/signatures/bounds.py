@@ -74,7 +74,8 @@ def other_bounds(clues: Clues) -> Found | None:
                 high = max(float(v.max()) for v in values)
                 made = each_set(lambda a, low=low, high=high: np.clip(a, low, high), x)
                 edges.append((low, high) if fits(pair, made) else None)
-            if edges[0] and edges[1] and edges[0] != edges[1]:
+            wide = all(edge and edge[0] < edge[1] for edge in edges)
+            if wide and edges[0] != edges[1] and edges[0] and edges[1]:
                 return Found(
                     f"PyTorch's is x clipped at {shown(edges[0])}, JAX's at {shown(edges[1])}", 6
                 )
@@ -113,7 +114,8 @@ def single_precision(clues: Clues) -> Found | None:
         with np.errstate(all="ignore"):
             cast = [r.astype(np.float32).astype(np.float64) for r in pair.right]
         exact = all(np.array_equal(w, c) for w, c in zip(pair.wrong, cast, strict=True))
-        apart = all((c != r).any() for c, r in zip(cast, pair.right, strict=True))
+        # Inputs as they are given may be float32's numbers; those near them are not.
+        apart = any((c != r).any() for c, r in zip(cast, pair.right, strict=True))
         if exact and apart and rich(pair.right):
             return Found("JAX's is PyTorch's rounded to float32, to the last bit", 8)
     return None

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from parity.locate.evidence import Arrays, Evidence, Seen
+from parity.locate.kinds import kind_of
+from parity.yardstick import GATE
 
 NUM_NEAR = 5
 """Values without partner, on either side, that are looked at beside the main pair."""
@@ -44,6 +46,7 @@ class Clues(NamedTuple):
         arrays: Values at hand with an axis or more, nearest first.
         scalars: Values at hand without axes.
         numbers: The scalars, and the numbers written in the two statements, at each input set.
+        computed: Those of them that JAX makes of others.
         text: The operations' names and the statements at which the two part, in lower case.
         around: The same of the values nearby.
     """
@@ -55,6 +58,7 @@ class Clues(NamedTuple):
     arrays: tuple[Arrays, ...]
     scalars: tuple[Arrays, ...]
     numbers: tuple[tuple[float, ...], ...]
+    computed: frozenset[tuple[float, ...]]
     text: str
     around: str
 
@@ -110,7 +114,7 @@ def laid_out(evidence: Evidence) -> Clues:
     guesses = [evidence.reference] if evidence.reference is not None else references
     main = [_pair(guess, evidence.candidate) for guess in guesses]
     others = [(r, c) for r in [*guesses, *references] for c in [evidence.candidate, *candidates]]
-    near = [_pair(r, c) for r, c in _unlike(others, main)]
+    near = [p for r, c in _unlike(others, main) if not _is_settled(p := _pair(r, c))]
     seen = [evidence.candidate, *guesses, *([evidence.forward] if evidence.forward else [])]
     nearby = [*references, *candidates, *evidence.matched]
     arrays, scalars = _at_hand(seen, nearby, evidence)
@@ -118,6 +122,8 @@ def laid_out(evidence: Evidence) -> Clues:
     num_sets = len(evidence.candidate.values)
     numbers = [tuple(float(a) for a in scalar) for scalar in scalars]
     numbers += [(x,) * num_sets for x in sorted(literals) if (x,) * num_sets not in numbers]
+    constants = (each.values for each in evidence.matched if each.op == "constant")
+    written = literals | {abs(float(a.flat[0])) for v in constants for a in v if a.size == 1}
     finite = tuple(n for n in numbers if len(n) == num_sets and np.isfinite(n).all())
     text, around = (" ".join(f"{s.op} {s.code}" for s in each).lower() for each in (seen, nearby))
     return Clues(
@@ -128,6 +134,12 @@ def laid_out(evidence: Evidence) -> Clues:
         arrays=tuple(arrays),
         scalars=tuple(scalars),
         numbers=finite,
+        computed=frozenset(
+            tuple(float(a.flat[0]) for a in map(np.asarray, each.values))
+            for each in (evidence.candidate, *candidates, *evidence.matched)
+            if kind_of(each) is not None and all(np.size(a) == 1 for a in each.values)
+        )
+        | {n for n in finite if _is_count(n) and not {abs(x) for x in n} <= written},
         text=text,
         around=around,
     )
@@ -230,3 +242,16 @@ def _at_hand(
 
 def _equal(ours: Arrays, theirs: Arrays) -> bool:
     return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(ours, theirs, strict=True))
+
+
+def _is_count(number: Sequence[float]) -> bool:
+    """Whether it is a whole number other than 0 and 1, as a count of something is."""
+    return all(x == int(x) and abs(x) > 1 for x in number)
+
+
+def _is_settled(pair: Pair) -> bool:
+    """Whether there is nothing to explain in a pair of values: they are the same."""
+    return all(
+        r.shape == w.shape and np.allclose(r, w, rtol=0, atol=GATE * _scale(r), equal_nan=True)
+        for r, w in zip(pair.right, pair.wrong, strict=True)
+    )

@@ -4,23 +4,19 @@ import math
 
 import numpy as np
 
-from parity.locate.signatures.clues import Clues, Found, Pair, Signature, lengths
+from parity.locate.signatures.clues import Clues, Found, Signature, lengths
 from parity.locate.signatures.names import catalogued, named
 from parity.locate.signatures.relations import (
     all_near,
-    each_set,
     either_way,
     factor,
     factors,
-    is_wrong,
     near,
     recomputed,
     shown,
     telling,
 )
 
-MAX_POWER = 64
-DISCOUNT = r"discount|gamma|\blam|decay|\*\*"
 SQUARES = r"l2_loss|mse|squared_error"
 MEANS = r"mean|average|sum|len\(|size|shape|numel|reduc"
 
@@ -73,46 +69,6 @@ def huber_scale(clues: Clues) -> Found | None:
     return None
 
 
-def power_of_discount(clues: Clues) -> Found | None:
-    """w = r·γᵏ for one whole k, or for a k that rises or falls by 1 from step to step."""
-    discounts = {n[0] for n in clues.numbers if len({*n}) == 1 and 0.3 <= n[0] < 1}
-    for pair in clues.main:
-        k = factors(pair)
-        for discount in sorted(discounts, reverse=True):
-            if k is not None:
-                power = round(math.log(abs(k[0])) / math.log(discount))
-                same = all(near(x, discount**power) for x in k)
-                # One power is a plain factor, unless it is known to be a discount.
-                least = 1 if clues.says(DISCOUNT) else 2
-                if same and least <= abs(power) <= MAX_POWER:
-                    return Found(f"JAX's is {shown(k)} times PyTorch's: {discount:g}^{power}", 4)
-            elif telling(pair):
-                for axis in range(min(r.ndim for r in pair.right)):
-                    if step := _powers_along(pair, discount, axis):
-                        return Found(
-                            f"JAX's over PyTorch's is a power of {discount:g} that changes by "
-                            f"{step} from one entry of axis {axis} to the next",
-                            6,
-                        )
-    return None
-
-
-def _powers_along(pair: Pair, discount: float, axis: int) -> int:
-    n = pair.right[0].shape[axis]
-    if n < 3:
-        return 0
-    for step in (1, -1):
-        for first in (*range(-3, 4), *range(n - 2, n + 2), *range(-n - 1, 3 - n)):
-
-            def powers(r: np.ndarray, step=step, first=first):
-                shape = [-1 if i == axis else 1 for i in range(r.ndim)]
-                return r * (discount ** (first + step * np.arange(n))).reshape(shape)
-
-            if is_wrong(pair, each_set(powers, pair.right)):
-                return step
-    return 0
-
-
 def mean_against_sum(clues: Clues) -> Found | None:
     """Σx against Σx/n: the factor is the length of an axis, or of several."""
     reductions = "mean|sum"
@@ -163,6 +119,8 @@ def known_factor(clues: Clues) -> Found | None:
         if not k or all(near(x, 1) or near(x, -1) for x in k):
             continue
         for number in clues.numbers:
+            if number in clues.computed:
+                continue
             spelt = {
                 "": number,
                 "-": [-x for x in number],
@@ -195,9 +153,10 @@ def bias_correction(clues: Clues) -> Found | None:
             single = float(np.float32(decay))
             for t in steps:
                 correction = [1 - decay**x for x in t]
-                if either_way(k, correction):
+                if either_way(k, correction) or either_way(k, [math.sqrt(c) for c in correction]):
                     return Found(
-                        f"JAX's is {shown(k)} times PyTorch's: 1 - {decay:g}^{shown(t)}, or 1 over",
+                        f"JAX's is {shown(k)} times PyTorch's: 1 - {decay:g}^{shown(t)}, its root, "
+                        "or 1 over",
                         5,
                     )
                 rounded = [c / (1 - single**x) for c, x in zip(correction, t, strict=True)]
@@ -234,12 +193,6 @@ def constant_of_mathematics(clues: Clues) -> Found | None:
 SIGNATURES = (
     catalogued("E04", half_of_the_square),
     catalogued("E05", huber_scale),
-    Signature(
-        "R01",
-        "a power of a discount or decay too many or too few",
-        "start the powers at the same step: discount ** t with t = 0 at the first",
-        power_of_discount,
-    ),
     Signature(
         "R03",
         "mean against sum, or a mean over other axes",

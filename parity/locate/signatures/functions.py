@@ -16,6 +16,7 @@ from parity.locate.signatures.relations import (
     recomputed,
     telling,
 )
+from parity.locate.tape import LITERALS
 
 erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -111,7 +112,7 @@ SAME |= {"integer_pow": "pow"}
 SPREADS = ("square", "sqrt", "exp", "log", "exp(x/2)", "exp(2x)")
 ROUNDINGS = ("floor", "ceil", "round", "trunc")
 LOGARITHMS = r"log_?(std|var|sigma|scale)"
-SHOWN_BY = r"std|var|sigma|scale|precision"
+SHOWN_BY = r"std|\bvar\b|_var|var_|variance|sigma|scale|precision"
 
 
 def gelu_variant(clues: Clues) -> Found | None:
@@ -175,7 +176,7 @@ def transformed_spread(clues: Clues) -> Found | None:
     if not clues.says(SHOWN_BY):
         return None
     spreads = [name for name in SPREADS if name not in ("exp", "log") or clues.says(LOGARITHMS)]
-    for pair in clues.main:
+    for pair in _computed(clues):
         found = _one_of_the_other(pair, spreads) or _another_of(clues, pair, spreads)
         if found:
             return Found(found, 8)
@@ -185,11 +186,16 @@ def transformed_spread(clues: Clues) -> Found | None:
 def activation(clues: Clues) -> Found | None:
     """y = f(x) against x, x against f(x), or f(x) against g(x)."""
     names = [name for name in ACTIVATIONS if name not in ROUNDINGS]
-    for pair in clues.main:
+    for pair in _computed(clues):
         both = _another_of(clues, pair, names) or _one_of_the_other(pair, names, clues)
         if both:
             return Found(both, 6 if clues.support(r"tanh|relu|sigm|exp|log|soft|elu|sq|pow") else 4)
     return None
+
+
+def _computed(clues: Clues) -> list[Pair]:
+    """What to explain, but for numbers that are written or given: one is any function of others."""
+    return [p for p in clues.main if not {p.reference.op, p.candidate.op} & {*LITERALS}]
 
 
 def another_function(clues: Clues) -> Found | None:

@@ -6,11 +6,13 @@ from itertools import product
 import numpy as np
 
 from parity.locate.evidence import Arrays
+from parity.locate.kinds import kind_of
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature, rich
 from parity.locate.signatures.names import catalogued
 from parity.locate.signatures.relations import (
     each_set,
     explains,
+    is_mask,
     is_wrong,
     same,
     telling,
@@ -28,7 +30,7 @@ def varied(pair: Pair) -> bool:
 def shifted(clues: Clues) -> Found | None:
     """wₜ = rₜ₊ₖ along an axis, k of 1 to 3, or one begins k later than the other."""
     for pair in (*clues.main, *clues.handed):
-        if not telling(pair):
+        if not telling(pair) and not (is_mask(pair.right) and is_mask(pair.wrong)):
             continue
         for axis, steps in product(range(min(r.ndim for r in pair.right)), (1, -1, 2, -2, 3, -3)):
             if all(
@@ -55,7 +57,8 @@ def _is_shifted(
     if count < max(2, min(n, m) - abs(steps)):
         return False
     shared = right[tuple(ours)]
-    if not same(shared, wrong[tuple(theirs)], tolerance) or not rich((shared,)):
+    told = rich((shared,)) or is_mask((shared,))
+    if not same(shared, wrong[tuple(theirs)], tolerance) or not told:
         return False
     # What is constant along the axis is shifted by any number of steps.
     return bool((np.diff(shared, axis=axis) != 0).any())
@@ -67,6 +70,19 @@ def reversed_axis(clues: Clues) -> Found | None:
         for axis in range(min(r.ndim for r in pair.right)) if varied(pair) else ():
             if is_wrong(pair, (np.flip(r, axis) for r in pair.right)):
                 return Found(f"JAX's is PyTorch's reversed along axis {axis}", 7)
+    return None
+
+
+def one_for_all(clues: Clues) -> Found | None:
+    """wᵢ = r₀ for all i along an axis."""
+    for pair in (*clues.main, *clues.handed):
+        for axis, place in product(range(min(r.ndim for r in pair.right)), (0, -1)):
+            if not varied(pair) or any(r.shape[axis] < 2 for r in pair.right):
+                continue
+            taken = (np.broadcast_to(r.take([place], axis=axis), r.shape) for r in pair.right)
+            if is_wrong(pair, taken):
+                which = "first" if place == 0 else "last"
+                return Found(f"JAX's is PyTorch's {which} entry along axis {axis}, for all", 8)
     return None
 
 
@@ -114,6 +130,9 @@ def outer(clues: Clues) -> Found | None:
         if inside and telling(pair):
             shapes = f"{pair.right[0].shape} and {pair.wrong[0].shape}"
             return Found(f"PyTorch's is the diagonal of JAX's: shapes {shapes}", 8)
+    for pair in clues.main if clues.evidence.reference is not None else ():
+        if found := _of_other_layouts(pair):
+            return Found(found, 8)
     columns = [v for v in clues.arrays if all(a.size == max(a.shape) > 1 for a in v)]
     forms: tuple[Callable, ...] = (
         lambda a, b: (a - b) ** 2,
@@ -140,6 +159,25 @@ def outer(clues: Clues) -> Found | None:
                 if explains(pair, rights, (sign * w for w in each_set(wrong, a, b))):
                     return Found("PyTorch's is of the pairs (i, i), JAX's of all (i, j)", 8)
     return None
+
+
+def _of_other_layouts(pair: Pair) -> str:
+    """One operation of the same two operands, which meet in the shape of all pairs on one side."""
+    ours, theirs = pair.candidate, pair.reference
+    kind = kind_of(ours)
+    if kind is None or kind in ("matrix", "joined") or kind != kind_of(theirs):
+        return ""
+    if len(ours.operands) != 2 or ours.values[0].size == theirs.values[0].size:
+        return ""
+    for order in (ours.operands, ours.operands[::-1]):
+        same = [
+            np.array_equal(np.squeeze(a[0]), np.squeeze(b[0]), equal_nan=True)
+            for a, b in zip(order, theirs.operands, strict=False)
+        ]
+        if same == [True, True]:
+            shapes = f"{theirs.values[0].shape} and {ours.values[0].shape}"
+            return f"{kind} of the same two operands has the shapes {shapes}"
+    return ""
 
 
 def _is_outer(pair: Pair, a: Arrays, b: Arrays) -> bool:
@@ -197,6 +235,12 @@ def scattered(clues: Clues) -> Found | None:
 
 SIGNATURES = (
     Signature("R16", "a wrong index", "the same index on both sides, from 0", gathered),
+    Signature(
+        "R16",
+        "one entry is taken for all",
+        "x on both sides: no x[:1] that is broadcast along the axis",
+        one_for_all,
+    ),
     catalogued("F04", scattered),
     Signature(
         "R14",

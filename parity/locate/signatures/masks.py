@@ -78,6 +78,27 @@ def padding(clues: Clues) -> Found | None:
 IGNORED = named("E06")
 
 
+def count_of_padding(clues: Clues) -> Found | None:
+    """n against Σ m, a count along an axis."""
+    for pair in clues.main:
+        for m, what in masks_of(clues):
+            for axis in (None, *range(min(a.ndim for a in m))):
+                ones = [a.sum(axis) for a in m]
+                all_of = [
+                    np.full_like(o, a.size / max(1, np.size(o)))
+                    for o, a in zip(ones, m, strict=True)
+                ]
+                for right, wrong, side in ((ones, all_of, "JAX"), (all_of, ones, "PyTorch")):
+                    same = all(map(_same_count, right, pair.right))
+                    if same and all(map(_same_count, wrong, pair.wrong)):
+                        return Found(f"{side} counts all, the other the ones in {what}", 7)
+    return None
+
+
+def _same_count(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    return np.array_equal(np.squeeze(ours), np.squeeze(theirs))
+
+
 def _reductions_that_fit(
     pair: Pair, x: Arrays, m: Arrays, axis: int | None
 ) -> tuple[str, str] | None:
@@ -174,6 +195,12 @@ SIGNATURES = (
         "padding is counted",
         "(x * mask).sum() / mask.sum() on both sides",
         padding,
+    ),
+    Signature(
+        "R13",
+        "padding is counted",
+        "(x * mask).sum() / mask.sum() on both sides",
+        count_of_padding,
     ),
     Signature(
         "R24",

@@ -22,11 +22,26 @@ def clamped_probability(clues: Clues) -> Found | None:
 
         if recomputed(clues, clamped, np.log, values=clues.arrays):
             return Found("PyTorch's is log(clip(p, eps, 1 - eps)), JAX's log p", 6)
+    for pair in clues.main:
+        if (at := _cut_in_candidate(pair)) is not None and min(abs(at - e) for e in LOG_EPS) < 1e-9:
+            return Found(f"JAX's is {shown(at)} where PyTorch's is less: log eps", 6)
     for pair in clues.pairs:
         at = _infinite_in_candidate(pair)
         if at and all(min(abs(v - e) for e in LOG_EPS) < 1e-9 for v in at):
             return Found(f"PyTorch's is {shown(at)} where JAX's is infinite: log eps", 6)
     return None
+
+
+def _cut_in_candidate(pair: Pair) -> float | None:
+    """The number below which JAX's never is, where PyTorch's is, and which it is there."""
+    if any(r.shape != w.shape for r, w in zip(pair.right, pair.wrong, strict=True)):
+        return None
+    cut = [
+        w[r < w - t] for r, w, t in zip(pair.right, pair.wrong, pair.wrong_tolerances, strict=True)
+    ]
+    found = np.concatenate(cut)
+    low = min(float(w.min(initial=np.inf)) for w in pair.wrong)
+    return low if found.size and np.allclose(found, low, rtol=1e-12, atol=0) else None
 
 
 def clamped_cross_entropy(clues: Clues) -> Found | None:
@@ -61,7 +76,12 @@ def zero_times_infinity(clues: Clues) -> Found | None:
         endless = any(np.isinf(a).any() for values in clues.arrays for a in values)
         wild = any(np.isnan(a).any() for values in clues.arrays for a in values)
         entropy = clues.support("entropy|log_?softmax|logits|prob|xlogy")
-        if endless and entropy:
+        given = any(
+            a.shape == b.shape and np.isnan(a)[b].all()
+            for values in clues.arrays
+            for a, b in zip(values[:1], broken[:1], strict=True)
+        )
+        if endless and entropy and not given:
             return Found("JAX's is NaN, PyTorch's finite, and an operand is infinite", 4)
         if (endless or wild) and masks_of(clues):
             return Found(

@@ -182,7 +182,7 @@ def _weights(
             if new.shape != o.shape or o.shape != value.shape or (new == o).any():
                 return None
             weights += [*((value - o) / (new - o))]
-        if not np.isfinite(weights).all() or len(weights) < 2 or not LEAST < weights[0] < 1:
+        if not np.isfinite(weights).all() or len(weights) < 2 or not LEAST < weights[0] < 1 - LEAST:
             return None
         if not all(abs(w - weights[0]) <= 1e-9 * weights[0] for w in weights):
             return None

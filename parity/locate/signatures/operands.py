@@ -26,7 +26,8 @@ def another_number(clues: Clues) -> Found | None:
         k = factors(pair)
         if not k or any(near(x, 1) or near(x, -1) for x in k):
             continue
-        ours, theirs = _numbers(pair.candidate), _numbers(pair.reference)
+        theirs = _numbers(pair.reference)
+        ours = _written(clues, _numbers(pair.candidate))
         for a, b in product(sorted(ours - theirs), sorted(theirs - ours)):
             if all_near(k, [a / b] * len(k)):
                 return Found(f"JAX's is {shown(k)} times PyTorch's: {a:g} for {b:g}", 6)
@@ -34,8 +35,16 @@ def another_number(clues: Clues) -> Found | None:
 
 
 def _numbers(seen: Seen) -> set[float]:
-    plain = {float(v[0]) for v in seen.operands if not np.ndim(v[0]) and len({*map(float, v)}) == 1}
-    return (plain | {float(text) for text in LITERAL.findall(seen.code)}) - {0.0, 1.0, -1.0}
+    numbers = {float(n[0]) for v in seen.operands if len(n := np.unique(np.stack(v))) == 1}
+    return (numbers | {float(text) for text in LITERAL.findall(seen.code)}) - {0.0, 1.0, -1.0}
+
+
+def _written(clues: Clues, numbers: set[float]) -> set[float]:
+    """Those of JAX's numbers that are written, and not computed."""
+    ours = (clues.evidence.candidate, *clues.evidence.candidates, *clues.evidence.matched)
+    constants = {float(s.values[0]) for s in ours if s.op == "constant" and not s.values[0].ndim}
+    written = {abs(float(text)) for s in ours[:1] for text in LITERAL.findall(s.code)}
+    return {n for n in numbers if n in constants or abs(n) in written}
 
 
 def array_factor(clues: Clues) -> Found | None:
@@ -74,11 +83,18 @@ def another_operand(clues: Clues) -> Found | None:
                         support = 6 if telling(pair) else 8  # of a comparison the ties tell little
                         return Found(text, support, "the same number on both sides", *NUMBER)
                     if name == "div" and whole and not theirs[0].ndim:
-                        return Found(text, 6, *COUNTED)
+                        # Who counts padding too counts more.
+                        counted = all(map(np.greater, ours, theirs))
+                        return Found(text, 6, *(COUNTED if counted else MEAN))
                     return Found(text, 4)
     return None
 
 
+MEAN = (
+    "x.mean() on both sides, over the same axes",
+    "R03",
+    "mean against sum, or a mean over other axes",
+)
 NUMBER = ("R42", "another number")
 COUNTED = (
     "(x * mask).sum() / mask.sum() on both sides",

@@ -1,8 +1,9 @@
-"""Softmaxes over another axis."""
+"""Softmaxes over another axis, and divergences of the laws that they make."""
 
 import numpy as np
 
-from parity.locate.signatures.clues import Clues, Found, Pair
+from parity.locate.evidence import Arrays
+from parity.locate.signatures.clues import Clues, Found, Pair, Signature
 from parity.locate.signatures.functions import Function, log_softmax, softmax
 from parity.locate.signatures.names import catalogued
 from parity.locate.signatures.relations import each_set, is_right, recomputed
@@ -55,4 +56,43 @@ def _makes_a_difference(found: tuple[Pair, tuple], right: Function, j: int) -> b
     )
 
 
-SIGNATURES = (catalogued("E03", softmax_axis),)
+def divergence(clues: Clues) -> Found | None:
+    """KL(p‖q) = Σ p·(log p − log q) against KL(q‖p), of probabilities or their logarithms."""
+
+    def of_logs(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return (np.exp(p) * (p - q)).sum(-1)
+
+    def of_probabilities(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return (p * (np.log(p) - np.log(q))).sum(-1)
+
+    laws = [v for v in clues.arrays if _is_law(v)]
+    for form in (of_logs, of_probabilities) if laws else ():
+        for total in (lambda x: x, np.sum, np.mean):
+
+            def right(p, q, form=form, total=total):
+                return total(form(p, q))
+
+            def wrong(p, q, right=right):
+                return right(q, p)
+
+            if recomputed(clues, right, wrong, arity=2, pairs=clues.main, values=laws):
+                return Found("PyTorch's is KL(p, q), JAX's KL(q, p)", 8)
+    return None
+
+
+def _is_law(values: Arrays) -> bool:
+    """Whether rows are probabilities or their logarithms."""
+    rows = [a for a in values if a.ndim]
+    sums = [each.sum(-1) for each in rows], [np.exp(each).sum(-1) for each in rows]
+    return bool(rows) and any(np.allclose(np.concatenate([*map(np.ravel, s)]), 1) for s in sums)
+
+
+SIGNATURES = (
+    catalogued("E03", softmax_axis),
+    Signature(
+        "R38",
+        "the divergence's two distributions are exchanged",
+        "F.kl_div(log_q, p) is KL(p, q): the first argument is the second distribution",
+        divergence,
+    ),
+)

@@ -6,6 +6,7 @@ import re
 import numpy as np
 
 from parity.locate.evidence import Arrays
+from parity.locate.kinds import kind_of
 from parity.locate.signatures.clues import Clues, Found, Pair, Signature, lengths, rich
 from parity.locate.signatures.epsilons import epsilon_in
 from parity.locate.signatures.names import catalogued, named
@@ -13,11 +14,13 @@ from parity.locate.signatures.relations import (
     all_near,
     excess,
     factor,
+    factors,
     may_broadcast,
     near,
     offset,
     shown,
 )
+from parity.locate.signatures.sides import alike
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 DECAY = r"weight_decay|decay|adamw\b"
@@ -60,7 +63,12 @@ def term(clues: Clues) -> Found | None:
         difference = excess(pair)
         if difference is None or not rich(difference):
             continue
-        for m in clues.values:
+        if _shares_a_factor(pair):
+            continue  # another operand of the same product
+        if factors(pair) and not (clues.says(DECAY) or clues.says(DAMPING)):
+            continue  # what is a multiple of the other lacks no term
+        summed = (tuple(a.sum(-1) for a in m) for m in clues.arrays)
+        for m in (*clues.values, *summed):
             if _is(pair.right, m) or _is(pair.wrong, m) or not rich(m):
                 continue
             c = _multiple(difference, m, pair)
@@ -83,6 +91,14 @@ def term(clues: Clues) -> Found | None:
                 return Found(text, 7, *(CELL if clues.support("gru|lstm") else BIAS))
             return Found(text, 5 if near(abs(c), 1.0) else 3)
     return None
+
+
+def _shares_a_factor(pair: Pair) -> bool:
+    """Whether both are products, and of one factor the same."""
+    ours, theirs = pair.candidate, pair.reference
+    if not kind_of(ours) == kind_of(theirs) == "mul":
+        return False
+    return any(alike(a, b) for a in ours.operands[:2] for b in theirs.operands[:2])
 
 
 FACTOR = (
