@@ -140,11 +140,16 @@ def test_the_lockstep_pages_tables_are_those_of_the_committed_result(part):
         assert results.table_in(page, f"lockstep: {part}") == table
 
 
-def test_every_update_of_every_full_run_passed_the_gate():
+def test_every_update_of_every_full_run_passed_the_gate_but_for_those_that_the_page_names():
     rows = results.load("lockstep")["resync"]
     runs = {(row["agent"], row["episodes"], row["seed"]) for row in rows}
-    assert len(runs) == len(rows) >= 19
-    assert all(row["ok"] and not row["failures"] for row in rows)
+    assert len(runs) == len(rows) == 20
+    assert all(row["ok"] is not bool(row["failures"]) for row in rows)
+    (failing,) = (row for row in rows if not row["ok"])
+    assert [failing[name] for name in ("agent", "episodes", "seed")] == ["reparam", 1, 1]
+    page = " ".join((results.ROOT / "docs/lockstep.md").read_text(encoding="utf-8").split())
+    assert f"Seed 1 of `reparam` fell back likewise, and of its {failing['updates']:,}" in page
+    assert f"by factors of 1.1 to {failing['closest']}" in page
     # A run that was not solved went on until its budget was spent.
     assert all(row["solved"] or row["env_steps"] >= 500_000 for row in rows)
     for row in rows:
