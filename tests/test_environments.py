@@ -1,9 +1,11 @@
 """An environment that misbehaves stops a run by name, and costs it nothing that was done."""
 
+import gc
 import hashlib
 import re
 import threading
 import time
+import weakref
 
 import gymnasium
 import numpy as np
@@ -129,6 +131,18 @@ def test_spaces_that_cannot_be_read_are_refused(monkeypatch):
     monkeypatch.setattr(Misbehaves, "observation_space", property(broken))
     with pytest.raises(UsageError, match="whose spaces cannot be read: KeyError: 'no map'"):
         gym_spec(misbehaving.name("good"))
+
+
+def test_copies_that_nobody_has_any_more_are_closed_and_gone():
+    """Else each update of a run would leave its own in memory."""
+    episodes = GymEpisodes(gym_spec("CartPole-v1"), 2)
+    episodes.reset(np.zeros((2, 4)))
+    copy = weakref.ref(episodes._envs.envs[0])
+    gc.collect()
+    assert copy() is not None
+    del episodes
+    gc.collect()
+    assert copy() is None
 
 
 # --- an environment that hangs

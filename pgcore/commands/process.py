@@ -5,7 +5,6 @@ last sentences (all of it is in the run folder too). A terminal that goes away s
 which stops the run as Ctrl-C does; under `nohup` it does not.
 """
 
-import _thread
 import io
 import os
 import signal
@@ -83,7 +82,8 @@ def _is_stop(ignored: "sys.UnraisableHookArgs") -> bool:
     numbers = {Terminated: signal.SIGTERM, HungUp: signal.SIGHUP}
     number = numbers.get(type(ignored.exc_value), signal.SIGINT)
     signal.signal(number, _interrupt if number == signal.SIGINT else _stop)
-    again = threading.Timer(_MOMENT_S, _thread.interrupt_main, [number])
+    main = threading.main_thread().ident
+    again = threading.Timer(_MOMENT_S, signal.pthread_kill, [main, number])
     again.daemon = True
     again.start()
     return True

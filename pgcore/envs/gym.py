@@ -112,32 +112,17 @@ class GymEpisodes:
             RunError: A copy cannot be made, though one could before.
         """
         self.spec = spec
-        self._deadline = deadline or Deadline()
-        shape, num_actions = (spec.obs_dim,), spec.num_actions
-        self._spaces = (
-            gymnasium.spaces.Box(-np.inf, np.inf, shape),
-            gymnasium.spaces.Discrete(num_actions),
+        spaces = (
+            gymnasium.spaces.Box(-np.inf, np.inf, (spec.obs_dim,)),
+            gymnasium.spaces.Discrete(spec.num_actions),
         )
+        make = partial(_copy, spec, spaces, deadline or Deadline())
         self._envs = SyncVectorEnv(
-            [partial(self._copy, episode) for episode in range(num_episodes)],
+            [partial(make, episode) for episode in range(num_episodes)],
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
+        # What it is given must not lead back to `self`, which would never end.
         self._close = weakref.finalize(self, _close_all, self._envs)
-
-    def _copy(self, episode: int) -> OneEpisode:
-        spec = self.spec
-        try:
-            env = _make(spec.env_id, spec.max_steps)
-        except UsageError as error:
-            raise RunError(f"copy {episode + 1} of the environment: {error}") from error
-        return OneEpisode(
-            env,
-            spec.env_id,
-            self._spaces,
-            spec.max_steps,
-            episode=episode,
-            deadline=self._deadline,
-        )
 
     def reset(self, noise: np.ndarray) -> np.ndarray:
         """Starts an episode in each copy.
@@ -173,6 +158,20 @@ class GymEpisodes:
     def close(self) -> None:
         """Closes the copies, which happens by itself when nobody has them any more."""
         self._close()
+
+
+def _copy(
+    spec: GymSpec,
+    spaces: tuple[gymnasium.Space, gymnasium.Space],
+    deadline: Deadline,
+    episode: int,
+) -> OneEpisode:
+    """One of the copies, by its number."""
+    try:
+        env = _make(spec.env_id, spec.max_steps)
+    except UsageError as error:
+        raise RunError(f"copy {episode + 1} of the environment: {error}") from error
+    return OneEpisode(env, spec.env_id, spaces, spec.max_steps, episode=episode, deadline=deadline)
 
 
 def _close_all(envs: SyncVectorEnv) -> None:

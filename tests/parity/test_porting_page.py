@@ -13,15 +13,12 @@ import pytest
 import yaml
 
 from parity import workers
-from tests.depth import IS_DEEP
 from tests.parity.pages import require_shown
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "porting.md").read_text("utf-8")
 TEMPLATES = ROOT / "docs" / "templates"
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"\n]*)")?\n(.*?)^```', flags=re.MULTILINE | re.DOTALL)
-LONG = () if IS_DEEP else ("parity power", "pytest -q test_port.py", "python whole_back.py")
-"""Beginnings of commands that are left to `make test-deep`: the longest of what comes again."""
 EXITS = re.compile(r" *# exits with (\d+)$")
 
 
@@ -50,7 +47,6 @@ def edited(before: str, after: str) -> str:
 @pytest.mark.takes_long
 def test_the_page_does_what_it_says_from_top_to_bottom(tmp_path):
     printed, num_commands = "", 0
-    is_left_out = False
     for language, title, text in BLOCK.findall(PAGE):
         if title:
             file = tmp_path / title
@@ -59,14 +55,11 @@ def test_the_page_does_what_it_says_from_top_to_bottom(tmp_path):
         elif language == "sh":
             for line in text.splitlines():
                 num_commands += 1
-                if is_left_out := line.startswith(LONG):
-                    continue
                 code = EXITS.search(line)
                 printed = ran(EXITS.sub("", line), tmp_path, int(code[1]) if code else 0)
         else:
             assert language == "text"
-            if not is_left_out:
-                require_shown(text.splitlines(), printed.splitlines())
+            require_shown(text.splitlines(), printed.splitlines())
     assert num_commands == 18
 
 
