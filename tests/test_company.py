@@ -20,6 +20,7 @@ from pgcore.commands.process import listening
 from pgcore.errors import RunError
 from pgcore.runs.metrics_file import MetricsFile
 from pgcore.training.saving import UnsavedWarning
+from pgjax.envs import gymnasium
 from tests.depth import IS_DEEP
 from tests.test_cli import command, load_pgtorch, num_rows, wait_until
 from tests.test_files import ROW
@@ -251,6 +252,18 @@ def test_a_signal_is_not_lost_where_nothing_can_be_raised(name, code):
     words = [sys.executable, "-c", SWALLOWED, name]
     process = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (process.returncode, process.stdout, process.stderr) == (code, "saved\n", "")
+
+
+def test_a_second_signal_during_an_environments_step_is_a_second_one_afterwards_too():
+    def step():
+        with gymnasium._signals_held():
+            os.kill(os.getpid(), signal.SIGTERM)  # held back until the step ends
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with listening():
+        with pytest.raises(KeyboardInterrupt):
+            step()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # while it saves
 
 
 def test_signals_mean_what_they_did_once_nothing_listens():
