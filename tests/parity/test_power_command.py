@@ -326,7 +326,9 @@ def test_pytest_with_workers_and_a_mutated_conftest(project, capsys):
     (project / "test_half.py").write_text(test, "utf-8")
     command = ["--", "pytest", "-q", "-n", "1", "-p", "no:parity"]
     code, _, mutants = power(
-        capsys, "--of", "conftest.py:half", "--kinds", "operators", command=command
+        capsys,
+        *("--of", "conftest.py:half", "--kinds", "operators", "--timeout", "600"),
+        command=command,
     )
     assert outcomes(mutants) == {"/ becomes *": "killed"}
     assert code == 0
