@@ -40,13 +40,16 @@ def rows(rng: random.Random, folder: Path) -> Iterator[Row]:
     begun = {framework: _begin(framework, runs[framework]) for framework in FRAMEWORKS}
     sizes: dict[str, list[Size]] = {framework: [] for framework in FRAMEWORKS}
     until = time.monotonic() + SECONDS
-    while time.monotonic() < until:
-        time.sleep(SECONDS / 200)
-        for framework, run in runs.items():
-            if begun[framework].poll() is None and (run / METRICS).exists():
-                sizes[framework].append(_size(begun[framework].pid, run))
+    try:
+        while time.monotonic() < until and None in (each.poll() for each in begun.values()):
+            time.sleep(SECONDS / 200)
+            for framework, run in runs.items():
+                if begun[framework].poll() is None and (run / METRICS).exists():
+                    sizes[framework].append(_size(begun[framework].pid, run))
+    finally:
+        for process in begun.values():
+            process.terminate()
     for framework, run in runs.items():
-        begun[framework].terminate()
         yield _grown(framework, run, sizes[framework], begun[framework].wait())
 
 

@@ -48,7 +48,7 @@ def listening() -> Iterator[None]:
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     say_of_others = sys.unraisablehook
-    sys.unraisablehook = lambda ignored: _is_stop(ignored) or say_of_others(ignored)
+    sys.unraisablehook = lambda ignored: _stops_again(ignored) or say_of_others(ignored)
     try:
         yield
     finally:
@@ -72,10 +72,10 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _is_stop(ignored: "sys.UnraisableHookArgs") -> bool:
-    """Whether it was a stop, which comes again in a moment.
+def _stops_again(ignored: "sys.UnraisableHookArgs") -> bool:
+    """Has a signal come again in a moment if it was that which could not be raised, or says False.
 
-    A signal may come in a callback of the garbage collector's, say, out of which nothing is raised.
+    (In a callback of the garbage collector's, say, out of which nothing is raised.)
     """
     if not isinstance(ignored.exc_value, KeyboardInterrupt):
         return False
@@ -90,6 +90,7 @@ def _is_stop(ignored: "sys.UnraisableHookArgs") -> bool:
 
 
 _MOMENT_S = 0.01
+"""Until then such a callback is over; if it is not, the signal comes once more."""
 
 
 def _end_at_once(*_: object) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from parity.locate.signatures.clues import Clues, Found, Pair
 from parity.locate.signatures.masks import masks_of
 from parity.locate.signatures.names import catalogued
-from parity.locate.signatures.relations import recomputed, shown
+from parity.locate.signatures.relations import near, recomputed, shown
 
 EPS = float(np.finfo(np.float64).eps)
 LOG_EPS = (math.log(EPS), math.log(float(np.finfo(np.float32).eps)))
@@ -23,11 +23,11 @@ def clamped_probability(clues: Clues) -> Found | None:
         if recomputed(clues, clamped, np.log, values=clues.arrays):
             return Found("PyTorch's is log(clip(p, eps, 1 - eps)), JAX's log p", 6)
     for pair in clues.main:
-        if (at := _cut_in_candidate(pair)) is not None and min(abs(at - e) for e in LOG_EPS) < 1e-9:
+        if (at := _cut_in_candidate(pair)) is not None and _is_log_eps(at):
             return Found(f"JAX's is {shown(at)} where PyTorch's is less: log eps", 6)
     for pair in clues.pairs:
         at = _infinite_in_candidate(pair)
-        if at and all(min(abs(v - e) for e in LOG_EPS) < 1e-9 for v in at):
+        if at and all(map(_is_log_eps, at)):
             return Found(f"PyTorch's is {shown(at)} where JAX's is infinite: log eps", 6)
     return None
 
@@ -41,7 +41,12 @@ def _cut_in_candidate(pair: Pair) -> float | None:
     ]
     found = np.concatenate(cut)
     low = min(float(w.min(initial=np.inf)) for w in pair.wrong)
-    return low if found.size and np.allclose(found, low, rtol=1e-12, atol=0) else None
+    return low if found.size and (found == low).all() else None
+
+
+def _is_log_eps(x: float) -> bool:
+    """Whether it is the logarithm of an epsilon that people write."""
+    return any(near(x, e) for e in LOG_EPS)
 
 
 def clamped_cross_entropy(clues: Clues) -> Found | None:

@@ -11,6 +11,7 @@ import numpy as np
 from parity.locate.evidence import Arrays, Seen
 from parity.locate.signatures.clues import Clues, Found, Signature, rich
 from parity.locate.signatures.names import catalogued
+from parity.locate.signatures.relations import CLOSE
 from parity.locate.signatures.sides import (
     NEAR,
     SIDES,
@@ -46,10 +47,7 @@ def mask_on_one_side(clues: Clues) -> Found | None:
 def term_that_vanishes(clues: Clues) -> Found | None:
     """a + b against a + 0."""
     sides = Sides(clues)
-    for one, other in sides.both_ways():
-        if not sides.lacking[one] or not sides.lacking[other]:
-            continue
-        full, empty = sides.lacking[one][0], sides.lacking[other][0]
+    for one, other, full, empty in sides.firsts():
         if number(empty.values) != 0.0 or not rich(floats(full.values)):
             continue
         added = any(
@@ -64,10 +62,7 @@ def term_that_vanishes(clues: Clues) -> Found | None:
 def term_never_met(clues: Clues) -> Found | None:
     """f(x) + m against x, m a value that the other side goes nowhere near."""
     sides = Sides(clues)
-    for one, other in sides.both_ways():
-        if not sides.lacking[one] or not sides.lacking[other]:
-            continue
-        seen, plain = sides.lacking[one][0], sides.lacking[other][0]
+    for one, other, seen, plain in sides.firsts():
         if kind_of(seen) not in ("add", "sub"):
             continue
         for a, m in permutations(seen.operands[:2], 2):
@@ -89,9 +84,8 @@ def _is_made_of(value: Arrays, source: Arrays, seen: Sequence[Seen]) -> bool:
 def small_addition(clues: Clues) -> Found | None:
     """d + e against d, e above 0 and small beside d everywhere."""
     sides = Sides(clues)
-    for one, other in sides.both_ways():
-        seen, plain = (sides.lacking[one] or [None])[0], (sides.lacking[other] or [None])[0]
-        if seen is None or plain is None or kind_of(seen) != "add" or number(plain.values):
+    for one, other, seen, plain in sides.firsts():
+        if kind_of(seen) != "add" or number(plain.values):
             continue
         for d, e in permutations(seen.operands[:2], 2):
             small = all(
@@ -109,10 +103,7 @@ SMALL = 1e-2
 def factor_that_vanishes(clues: Clues) -> Found | None:
     """x/d against x/1."""
     sides = Sides(clues)
-    for one, other in sides.both_ways():
-        if not sides.lacking[one] or not sides.lacking[other]:
-            continue
-        full, empty = sides.lacking[one][0], sides.lacking[other][0]
+    for one, other, full, empty in sides.firsts():
         used = any(
             kind_of(s) in ("mul", "div") and any(alike(o, full.values) for o in s.operands)
             for s in sides.lacking[one][1:]
@@ -197,7 +188,7 @@ def _is_geometric(a: np.ndarray) -> bool:
         return False
     ratio = float(np.ravel(a[1])[0])
     powers = ratio ** np.arange(len(a)).reshape(-1, *[1] * (a.ndim - 1))
-    return 0 <= ratio < 1 and bool(np.allclose(a, powers, rtol=1e-9, atol=0))
+    return 0 <= ratio < 1 and bool(np.allclose(a, powers, rtol=CLOSE, atol=0))
 
 
 ROWS = 3

@@ -41,6 +41,11 @@ class Sides:
         """PyTorch's side against JAX's, then the other way round."""
         yield from ((0, 1), (1, 0))
 
+    def firsts(self) -> Iterator[tuple[int, int, Seen, Seen]]:
+        """Both ways, where both lack a partner: the sides, and what is nearest on each."""
+        for one, other in self.both_ways() if all(self.lacking) else ():
+            yield one, other, self.lacking[one][0], self.lacking[other][0]
+
 
 def alike(one: Arrays, other: Arrays) -> bool:
     """Whether two values are the same numbers, but for axes of length 1."""

@@ -28,7 +28,9 @@ def number_beside_the_same(clues: Clues) -> Found | None:
                     for y, d in with_a_number(s)
                     if alike(x, y)
                 }
-                counted = kind == "div" and all(n > 1 and n == int(n) for n in (c, *theirs))
+                counted = kind == "div" and all(
+                    n > 1 and float(n).is_integer() for n in (c, *theirs)
+                )
                 ours = theirs if one == 0 else {c}
                 made = any((n,) * num_sets in clues.computed for n in ours)
                 if not theirs or counted or made or any(near(c, d) for d in theirs):
