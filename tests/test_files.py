@@ -1,6 +1,7 @@
 """Run folders and policy files: whole, checked, and the same for both frameworks."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -163,3 +164,17 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         (tmp_path / "config.json").write_text(damaged)
         with pytest.raises(UsageError, match="damaged"):
             RunFolder.open(tmp_path)
+
+
+def test_a_run_folder_that_another_process_makes_meanwhile_is_said_to_exist(tmp_path, monkeypatch):
+    config, rename = TrainConfig(run_dir=str(tmp_path / "run")), Path.rename
+
+    def too_late(self, target):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.json").touch()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", too_late)
+    with pytest.raises(UsageError, match="run' exists; give a path that does not"):
+        RunFolder.create(config, "pgtorch")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

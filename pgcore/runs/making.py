@@ -32,6 +32,7 @@ def make_folder(path: Path, files: dict[str, bytes]) -> None:
             for parent in made:
                 parent.rmdir()
         if isinstance(error, OSError):
+            require_absent(path)  # another process was faster
             reason = error.strerror or error
             raise UsageError(f"run_dir {str(path)!r} cannot be made: {reason}") from error
         raise
