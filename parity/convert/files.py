@@ -159,6 +159,11 @@ def _groups(
     return {after: group for after, group in groups.items() if group}
 
 
+def _are_names(table: Any) -> bool:
+    """Whether it is a table of text."""
+    return isinstance(table, dict) and all(isinstance(text, str) for text in table.values())
+
+
 def _statement(
     metadata: dict[str, str],
     names: Names | None,
@@ -176,6 +181,8 @@ def _statement(
         try:
             stated = parse_json(metadata[STATED])
             names, kinds = stated["names"], stated["kinds"]
+            if not _are_names(names) or not (isinstance(kinds, str) or _are_names(kinds)):
+                raise TypeError("names and kinds are tables of text")
             seal = {SEAL: ""} if stated.get("sealed") else {}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{where} has damaged metadata {STATED!r}: {error}") from error
