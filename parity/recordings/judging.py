@@ -9,7 +9,7 @@ import numpy as np
 from parity.arrays import largest_magnitude, same_nonfinite
 from parity.cases import joined, unlike
 from parity.judge import Judge
-from parity.recordings.leaves import Leaf
+from parity.recordings.leaves import PRECISIONS, Leaf
 from parity.recordings.recording import Decided, Output, Stage
 from parity.tolerance import GATE, SLACK, Comparison, Mismatch, Verdict
 from parity.yardstick import Bound
@@ -85,17 +85,13 @@ def held(reference: Stage, candidate: Stage, expect_nonfinite: Collection[str]) 
             apart.append(unlike(reference.name, path, "any precision", *complaint))
         else:
             pairs += _pairs(path, ours[path], theirs[path])
-    # Meaning before rounding.
-    for path, precision, found in sorted(pairs, key=lambda pair: ORDER.index(pair[1])):
+    for path, precision, found in sorted(pairs, key=lambda pair: PRECISIONS.index(pair[1])):
         given: Any = found.array.item() if found.is_number else found.array
         yardstick = Recorded(path, ours[path], precision)
         judge.hold("candidate", {path: given}, yardstick, precision, None)
     return joined(
         reference.name, [*apart, Comparison(reference.name, judge.mismatches, judge.verdicts)]
     )
-
-
-ORDER = ("float64", "float32", "bfloat16", "float16")
 
 
 def _pairs(path: str, ours: Output, theirs: Output) -> list[tuple[str, str, Leaf]]:

@@ -15,6 +15,8 @@ DTYPES = {
     "bfloat16": "BF16",
 }
 """What a recording may hold, with safetensors' name for it."""
+PRECISIONS = ("float64", "float32", "bfloat16", "float16")
+"""Of the runs of an output, in the order in which they are judged: meaning before rounding."""
 
 
 class Leaf(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from parity.locate.places import Location
-from parity.recordings.leaves import Leaf, children_of
+from parity.recordings.leaves import PRECISIONS, Leaf, children_of
 from parity.recordings.recording import Decided, Output, Recording, Stage, Ties
 from parity.recordings.sealed import sealed, unsealed
 from parity.tape import Noise, NoiseTape
@@ -229,11 +229,14 @@ def _stage(plain: dict[str, Any], leaves: dict[str, Leaf]) -> Stage:
 
 def _output(plain: dict[str, Any], leaves: dict[str, Leaf]) -> Output:
     ties, decided = plain["ties"], plain.get("decided")  # older files have none
+    runs = {
+        precision: leaves[run["array"]]._replace(is_number=bool(run["is_number"]))
+        for precision, run in plain["runs"].items()
+    }
+    if not runs or not runs.keys() <= {*PRECISIONS}:
+        raise ValueError(f"runs in {', '.join(runs) or 'no precision'}")
     return Output(
-        {
-            precision: leaves[run["array"]]._replace(is_number=bool(run["is_number"]))
-            for precision, run in plain["runs"].items()
-        },
+        runs,
         _bounds(plain["bounds"]),
         None if ties is None else Ties(**{k: leaves[stored].array for k, stored in ties.items()}),
         None
