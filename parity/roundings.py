@@ -20,16 +20,19 @@ def torch_roundings(side: Function) -> Callable[..., Iterator[Mapping[str, np.nd
     platform can do it, one run more for each direction in which the processor can round. What
     Python computes between the operations (an optimizer's bias correction) is float64 in any
     precision and stays. `run(inputs, coarse=True)`: the 8 runs alone, each result moved as far as
-    float32 would round it.
+    float32 would round it. `run(inputs, draws=range(8, 64))`: runs as the 8, by other draws.
     """
+    first = range(NUM_NUDGES)
 
-    def run(inputs: Arrays, *, coarse: bool = False) -> Iterator[Mapping[str, np.ndarray]]:
+    def run(
+        inputs: Arrays, *, coarse: bool = False, draws: range = first
+    ) -> Iterator[Mapping[str, np.ndarray]]:
         share = 2 * UNIT_ROUNDOFF["float32"] if coarse else None
-        for draw in range(NUM_NUDGES):
+        for draw in draws:
             with _each_operation(partial(_nudged, np.random.default_rng(draw), share)):
                 outputs = side(inputs)
             yield outputs
-        for direction in () if coarse else rounding_directions():
+        for direction in rounding_directions() if draws == first and not coarse else ():
             with _each_operation(partial(_directed, direction)):
                 outputs = side(inputs)
             yield outputs

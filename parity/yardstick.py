@@ -1,9 +1,9 @@
 """What rounding is worth to a reference: the yardstick of `parity.tolerance`, term by term."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,21 +17,9 @@ from parity.arrays import (
     outputs_of,
     sum_of_products,
 )
+from parity.rounded_runs import JUMP, NUM_NUDGES, RoundedRuns, Roundings, are_jumps
 
 Function = Callable[[Arrays], Mapping[str, np.ndarray]]
-
-
-class Roundings(Protocol):
-    """Gives the reference's float64 outputs of runs whose operations round otherwise."""
-
-    def __call__(
-        self, inputs: Arrays, *, coarse: bool = False
-    ) -> Iterable[Mapping[str, np.ndarray]]:
-        """First draws by chance, each operation off by an ulp of float64; others may follow.
-
-        If coarse, the same draws alone, off by an ulp of float32.
-        """
-        ...
 
 
 Sensitivity = Callable[[Arrays], Mapping[str, Mapping[str, np.ndarray]]]
@@ -43,11 +31,6 @@ GATE = 1e-11
 FLOAT32_SCALE = 2.0**-23
 SLACK = 16
 """Two right programs round differently: what one draw shows is allowed this many times."""
-JUMP = 1e-6
-"""A response to an ulp of float64 that is more than this share of max|ref| may be a jump,"""
-SHRINKS = 2.0**-20
-"""and is one if it is more than this share of that to an ulp of float32, of which 2⁻²⁹ is usual."""
-NUM_NUDGES = 8
 
 
 class Bound(NamedTuple):
@@ -72,7 +55,7 @@ class Yardstick:
         self._inputs = cast(inputs, np.float64)
         self._still = still
         self._sensitivity = sensitivity
-        self._roundings = roundings
+        self._rounded = RoundedRuns(roundings, self._inputs, lambda: self.exact)
 
     @cached_property
     def _returned(self) -> Mapping[str, np.ndarray]:
@@ -110,14 +93,23 @@ class Yardstick:
 
         Runs that round otherwise are dear (a whole rollout, operation by operation). The first of
         them that allows `enough`, by entries that do not jump, is the last: what the others would
-        add changes no verdict on such an error.
+        add changes no verdict on such an error. If all the usual ones do not, and the error is not
+        larger by far, further draws are made until one allows it.
         """
-        for response, jumps in self._roundings_in_turn(leaf, enough):
-            allowed = SLACK * float(np.max(response, initial=0.0, where=~jumps)) * _share(dtype)
-            if allowed >= enough:
-                return Bound(allowed, "rounding")
+        per_response = SLACK * _share(dtype)
+        asked = math.isfinite(enough)
+        for response in self._rounded.smooth_responses(leaf) if asked else ():
+            if per_response * response >= enough:
+                return Bound(per_response * response, "rounding")
         measured = [Bound(SLACK * size, term) for term, size in self.terms(leaf, dtype).items()]
-        return max([self.scale_bound(leaf, dtype), *measured], key=lambda bound: bound.value)
+        bound = max([self.scale_bound(leaf, dtype), *measured], key=lambda bound: bound.value)
+        if asked and bound.value < enough <= SLACK * bound.value:
+            for response in self._rounded.further_responses(leaf):
+                further = Bound(per_response * response, "rounding")
+                bound = max(bound, further, key=lambda bound: bound.value)
+                if bound.value >= enough:
+                    break
+        return bound
 
     def terms(self, leaf: str, dtype: str) -> dict[str, float]:
         """The terms of Y(u) of one output array, by name."""
@@ -131,8 +123,7 @@ class Yardstick:
         terms = {
             "inputs": largest(responses, smooth),
             "float32": largest(self._single_error) * u / UNIT_ROUNDOFF["float32"],
-            "rounding": largest(self._rounding_response, ~self._rounding_jumps(leaf))
-            * _share(dtype),
+            "rounding": self._rounded.smooth_response(leaf) * _share(dtype),
         }
         if self._sensitivity is not None and self.exact[leaf].ndim == 0:
             terms["terms"] = u * self._sum_of_terms.get(leaf, 0.0)
@@ -145,14 +136,7 @@ class Yardstick:
 
     def decided(self, leaf: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where a rounding on the way decides, and the least and the most that it may decide."""
-        jumps, exact = self._rounding_jumps(leaf), self.exact[leaf]
-        if not jumps.any():
-            return jumps, exact, exact
-        others = [
-            run[leaf] for run in self._rounded if leaf in run and run[leaf].shape == exact.shape
-        ]
-        runs = np.stack([exact, *others])
-        return jumps, runs.min(0), runs.max(0)
+        return self._rounded.decided(leaf)
 
     def _nudged(self, dtype: str) -> Iterator[Arrays]:
         for draw in range(NUM_NUDGES):
@@ -169,8 +153,9 @@ class Yardstick:
         alone, a slope that cancels to 0; that shows in the response to operations.)
         """
         return {
-            leaf: (apart > JUMP * largest_magnitude(self.exact[leaf]))
-            & (apart > SHRINKS * self._single_response[leaf])
+            leaf: are_jumps(
+                apart, self._single_response[leaf], JUMP * largest_magnitude(self.exact[leaf])
+            )
             for leaf, apart in self._double_response.items()
         }
 
@@ -188,80 +173,6 @@ class Yardstick:
         rounded = [cast(point, np.float32) for point in points]
         return differences((self._run(x, np.float32), self._run(x)) for x in rounded)
 
-    def _rounding_jumps(self, leaf: str) -> np.ndarray:
-        """Where a rounding on the way decides: the floor of what may come out below a whole number.
-
-        As far as in the same draws with operations that round like float32, and so no response to
-        rounding. (What only the processor's directions reach, they can't tell.)
-        """
-        response = self._rounding_response.get(leaf, np.zeros(self.exact[leaf].shape))
-        least = JUMP * largest_magnitude(self.exact[leaf])
-        if not (response > least).any():
-            return response > least
-        nothing = np.zeros_like(response)
-        fine, coarse = (found.get(leaf, nothing) for found in self._draws_of_roundings)
-        return _jumps(fine, coarse, least)
-
-    def _roundings_in_turn(
-        self, leaf: str, enough: float
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Responses of one output to runs that round otherwise, and where they may be jumps.
-
-        First each run by itself, in which only what is small is surely no jump. Then all of them,
-        as coarse draws are added: each shows more entries whose response shrinks.
-        """
-        if not math.isfinite(enough):
-            return
-        least = JUMP * largest_magnitude(self.exact[leaf])
-        for run in self._runs:
-            found = self._response(leaf, [run])
-            yield found, found > least
-        response = self._response(leaf, self._rounded)
-        yield response, response > least
-        if (response > least).any():
-            fine = self._response(leaf, self._rounded[:NUM_NUDGES])
-            coarse = np.zeros_like(fine)
-            for run in self._coarse_runs:
-                coarse = np.maximum(coarse, self._response(leaf, [run]))
-                yield response, _jumps(fine, coarse, least)
-
-    def _response(self, leaf: str, runs: Iterable[Mapping[str, np.ndarray]]) -> np.ndarray:
-        """How far the largest of these runs moves each entry of one output."""
-        exact = {leaf: self.exact[leaf]}
-        found = differences(({leaf: run[leaf]}, exact) for run in runs if leaf in run)
-        return found.get(leaf, np.zeros(exact[leaf].shape))
-
-    @cached_property
-    def _runs(self) -> "_Once":
-        return self._roundings_of(coarse=False)
-
-    @cached_property
-    def _coarse_runs(self) -> "_Once":
-        return self._roundings_of(coarse=True)
-
-    def _roundings_of(self, *, coarse: bool) -> "_Once":
-        if self._roundings is None:
-            return _Once(())
-        given = cast(self._inputs, np.float64)
-        runs = self._roundings(given, coarse=True) if coarse else self._roundings(given)
-        return _Once(outputs_of(run) for run in runs)
-
-    @cached_property
-    def _rounded(self) -> list[dict[str, np.ndarray]]:
-        return [*self._runs]
-
-    @cached_property
-    def _rounding_response(self) -> dict[str, np.ndarray]:
-        return differences((run, self.exact) for run in self._rounded)
-
-    @cached_property
-    def _draws_of_roundings(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The response to operations moved by chance, by an ulp of float64 and of float32."""
-        coarse = [*self._coarse_runs]
-        draws = self._rounded[: len(coarse)], coarse
-        fine, rough = (differences((run, self.exact) for run in runs) for runs in draws)
-        return fine, rough
-
     @cached_property
     def _sum_of_terms(self) -> dict[str, float]:
         if self._sensitivity is None:
@@ -271,24 +182,6 @@ class Yardstick:
             leaf: sum(sum_of_products(self._inputs[name], slope) for name, slope in by.items())
             for leaf, by in slopes.items()
         }
-
-
-def _jumps(fine: np.ndarray, coarse: np.ndarray, least: float) -> np.ndarray:
-    """Where a response is as large for operations off by an ulp of float64 as of float32."""
-    return (fine > least) & (fine > SHRINKS * coarse)
-
-
-class _Once:
-    """Runs that are each made when it is first asked for, and kept."""
-
-    def __init__(self, runs: Iterable[dict[str, np.ndarray]]) -> None:
-        self._open, self._made = iter(runs), []
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        yield from self._made
-        for run in self._open:
-            self._made.append(run)
-            yield run
 
 
 def _share(dtype: str) -> float:

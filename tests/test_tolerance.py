@@ -478,8 +478,8 @@ def test_runs_that_round_otherwise_are_made_until_they_allow_the_error(error, ru
     """Each may be a whole rollout. None would take back what the ones before it allow."""
     made = []
 
-    def roundings(inputs, *, coarse=False):
-        for response in (1.0, 0.5, 2.0, 8.0):
+    def roundings(inputs, *, draws=None):
+        for response in () if draws else (1.0, 0.5, 2.0, 8.0):
             made.append(response)
             yield {"value": np.array([1e9, 1e-3 + response])}
 
@@ -504,8 +504,10 @@ def test_a_response_that_shrinks_is_no_jump_and_is_seen_by_the_first_run_that_sh
         calls += 1
         return {"value": np.array([1.0, 1e3])}
 
-    def roundings(inputs, *, coarse=False):
-        for moved in (1e-4, 1.0):  # the second is more than a small share of the largest value
+    def roundings(inputs, *, coarse=False, draws=None):
+        for moved in (
+            () if draws else (1e-4, 1.0)
+        ):  # the second is more than a small share of the largest value
             made[coarse] += 1
             yield {"value": np.array([1.0, 1e3 + (2.0**29 if coarse else moved)])}
 
@@ -514,6 +516,63 @@ def test_a_response_that_shrinks_is_no_jump_and_is_seen_by_the_first_run_that_sh
     assert (made[False], made[True]) == (fine, coarse)
     assert (bound.value >= error) == (error < 8)
     assert (calls == 1) == (error < 8)
+
+
+@pytest.mark.parametrize(
+    ("error", "made", "allowed"),
+    [
+        (7.9, 0, 8.0),
+        (8.1, 1, 16.0),
+        (20.0, 2, 24.0),
+        (30.0, 2, 24.0),
+        (128.0, 2, 24.0),
+        (129, 0, 8),
+    ],
+)
+def test_an_error_beyond_what_the_usual_draws_allow_asks_for_more_unless_it_is_beyond_by_far(
+    error, made, allowed
+):
+    """Where few roundings make up an answer, eight draws may miss what they can do."""
+    further = []
+
+    def roundings(inputs, *, coarse=False, draws=range(8)):
+        for response in (1.0,) if draws == range(8) else (2.0, 3.0):
+            further.append(draws)
+            yield {"value": np.array([1e9, response])}
+
+    yardstick = Yardstick(lambda x: {"value": np.array([1e9, 0.0])}, {}, {}, None, roundings)
+    bound = yardstick.bound("value", "float64", enough=error)
+    asked = [draws for draws in further if draws == range(8, 64)]
+    assert (len(asked), bound.value) == (made, allowed)
+
+
+@pytest.mark.parametrize(
+    ("usual", "further", "counted"),
+    [(1e-7, 2.0, 1e-7), (1e-7, 1e-3, 1e-7), (1e-5, 4e-5, 4e-5), (1e-7, 4e-7, 4e-7)],
+)
+def test_a_further_draw_that_may_jump_allows_nothing_where_none_was_seen_to_shrink(
+    usual, further, counted
+):
+    def roundings(inputs, *, coarse=False, draws=range(8)):
+        fine = usual if draws == range(8) else further
+        yield {"value": np.array([1.0, 1.0 + fine * (2.0**29 if coarse else 1.0)])}
+
+    yardstick = Yardstick(lambda x: {"value": np.array([1.0, 1.0])}, {}, {}, None, roundings)
+    bound = yardstick.bound("value", "float64", enough=16 * usual)
+    assert bound.value == pytest.approx(8 * counted, rel=1e-6)
+
+
+def test_further_draws_are_others_and_the_processors_directions_are_not_taken_again():
+    from parity import sides
+
+    reference = sides.torch_values(lambda x: x * 3)
+    inputs = {"x": np.arange(1.0, 65.0)}
+    run = sides.torch_roundings(reference)
+    values = [output["value"] for output in (*run(inputs), *run(inputs, draws=range(8, 12)))]
+    usual, further = values[:-4], values[-4:]
+    assert len(usual) == 8 + len(sides.rounding_directions())
+    assert not any(np.array_equal(one, other) for one in further for other in usual)
+    assert all((value != 3 * inputs["x"]).all() for value in further)
 
 
 def test_what_is_within_the_bound_asks_for_no_ties():
