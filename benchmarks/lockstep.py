@@ -7,7 +7,8 @@ framework began goes on in the other. `partings`: when a free run first acts oth
 from which size on the ranks see a wrong learning rate, and two known faults.
 
 `--save` keeps the figures in `benchmarks/results/lockstep.json` and their tables in
-`docs/lockstep.md`. A part that is run replaces that part of the figures alone.
+`docs/lockstep.md`. A part that is run replaces that part of the figures alone. `--again` runs only
+the thousands of updates of full runs in which something did not agree.
 """
 
 import importlib
@@ -66,6 +67,8 @@ class Lockstep:
     """Keep the figures and the tables."""
     missing: bool = False
     """Run only what the kept figures lack: all parts together take over an hour."""
+    again: bool = False
+    """Of re-synchronised runs that do not agree, compare the pieces that did not once more."""
 
 
 def main(options: Lockstep) -> int:
@@ -77,7 +80,13 @@ def main(options: Lockstep) -> int:
     require(
         judges, "parts", options.parts, "faults together with free, whose nudged runs judge them"
     )
-    for part in options.parts:
+    if options.again:
+        failed = [row for row in figures.get("resync", []) if not row["ok"]]
+        for number, row in shared(once_more, [(row,) for row in failed], options.jobs):
+            figures["resync"][figures["resync"].index(failed[number])] = row
+        if options.save:
+            save(figures)
+    for part in () if options.again else options.parts:
         function, tasks = tasks_of(part)
         rows = kept(function, figures.get(part, [])) if options.missing else {}
         open_ = [task for task in tasks if task not in rows]
@@ -88,8 +97,7 @@ def main(options: Lockstep) -> int:
             figures[part] = [rows[task] for task in tasks if task in rows]
             print(f"{part} {len(rows)} of {len(tasks)}: {open_[number]}", flush=True)
             if options.save:  # each as it is there
-                command = "python -m benchmarks.lockstep --save"
-                results.save("lockstep", command, figures, indent=None)
+                save(figures)
             begun(*open_[number]).unlink(missing_ok=True)
     for part in options.parts:
         print(f"\n{TABLES[part](figures)}")
@@ -98,6 +106,11 @@ def main(options: Lockstep) -> int:
             for page in pages if part in figures else []:
                 results.put_table(page, f"lockstep: {part}", TABLES[part](figures))
     return 0 if all_hold(figures) else 1
+
+
+def save(figures: dict[str, Any]) -> None:
+    """Keeps the figures."""
+    results.save("lockstep", "python -m benchmarks.lockstep --save", figures, indent=None)
 
 
 def kept(
@@ -149,6 +162,34 @@ def begun(*task: Any) -> Path:
     return BEGUN / f"{'-'.join(map(str, task))}.json"
 
 
+def once_more(row: dict[str, Any]) -> dict[str, Any]:
+    """A run's row with the pieces in which something failed compared once more.
+
+    What agreed stays as it is: it holds for a yardstick that has become wider, and no other.
+    """
+    from parity.runs.proofs import START, lead
+
+    config = _config(row["agent"], row["episodes"], row["seed"])
+    led, pieces = START, []
+    for first in row["failed_from"]:
+        led = lead(config, first - 1, led)
+        pieces.append(_piece(config, led))
+        print(f"from {first:,} on: {json.dumps(pieces[-1])}", flush=True)
+    failed = [
+        first for first, piece in zip(row["failed_from"], pieces, strict=True) if not piece["ok"]
+    ]
+    agreed = {"closest": row["closest_of_others"], "closest_stage": row["closest_stage_of_others"]}
+    closest = max([agreed, *pieces], key=lambda piece: piece["closest"])
+    return {
+        **row,
+        "ok": not failed,
+        "failed_from": failed,
+        "closest": closest["closest"],
+        "closest_stage": closest["closest_stage"],
+        "failures": [failure for piece in pieces for failure in piece["failures"]],
+    }
+
+
 def _piece(config: TrainConfig, led: Any) -> dict[str, Any]:
     """So many updates from where the reference was led."""
     from parity.runs.proofs import prove
@@ -179,9 +220,18 @@ def _piece(config: TrainConfig, led: Any) -> dict[str, Any]:
 def joined(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The pieces of a run as one."""
     closest = max(rows, key=lambda row: row["closest"])
+    agreed = max(
+        (row for row in rows if row["ok"]), key=lambda row: row["closest"], default=closest
+    )
+    before = np.cumsum([0, *(row["updates"] for row in rows)])
     return {
         **{name: value for name, value in rows[-1].items() if name != "over"},
-        "updates": sum(row["updates"] for row in rows),
+        "updates": int(before[-1]),
+        "failed_from": [
+            int(number) + 1 for number, row in zip(before, rows, strict=False) if not row["ok"]
+        ],
+        "closest_of_others": agreed["closest"],
+        "closest_stage_of_others": agreed["closest_stage"],
         "ok": all(row["ok"] for row in rows),
         "closest": closest["closest"],
         "closest_stage": closest["closest_stage"],

@@ -67,6 +67,7 @@ _UNCLIPPED = (
     "train.py: updates, opt_state = optax.with_extra_args_support(",
     "optim.py: mu = jax.tree.map(",
     "optim.py: nu = jax.tree.map(",
+    "optim.py: return start + weight * (end - start)",  # how mu is made, of the gradient first
 )
 ENTRIES: dict[str, tuple[str, ...]] = {
     # Numbers.
@@ -123,7 +124,8 @@ _CAUSES: dict[str, str] = {
     "E03": "log-softmax over time",
     "F01": "observations not rounded",
     "G10": "division by powers of γ",
-    "A14": "swapped heads",
+    # The heads' names, or the operand of each: both say so.
+    "A14 R43": "swapped heads",
     "R01 R28": "γ on its own reward; discounted from the episode's start",
     "R28 R05": "γ forgotten; no discount in an update",
     "R28 R01 R05": "γ² for γ",

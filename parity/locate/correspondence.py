@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from parity.locate.kinds import LAYOUTS, base_of, kind_of
-from parity.locate.matching import Partners, item, same
+from parity.locate.matching import Partners, item, near, same
 from parity.locate.places import Mark, location
 from parity.locate.tape import LITERALS, NUMBER, Tape, Value
 from parity.yardstick import GATE, SLACK
@@ -14,6 +14,9 @@ from parity.yardstick import GATE, SLACK
 
 class Correspondence:
     """Two tapes and what is the same on both."""
+
+    trusts_plain = True
+    """Whether one number everywhere, computed of inputs, is right if PyTorch has it somewhere."""
 
     def __init__(self, partners: Partners, wrong: dict[str, float]) -> None:
         """The partners, and the slack of each output that is wrong."""
@@ -28,6 +31,8 @@ class Correspondence:
         value = self.jax.values[index]
         if value.op in LITERALS:  # what is written has no line of its own: its use is to blame
             return True
+        if not self.trusts_plain and self._is_doubtful(value):
+            return False
         if not value.is_plain:
             return index in self.partners.of_jax
         # One number everywhere, that was computed: PyTorch should come to it as well.
@@ -36,9 +41,21 @@ class Correspondence:
         told = self.inputs_of_jax[index] or (value.marks and value.arrays[0].ndim == 0)
         return not (told and self._is_foreign(number_of(value)))
 
+    def _is_doubtful(self, value: Value) -> bool:
+        """Whether it is one number everywhere, or an operand again that met such a number."""
+        if value.is_plain:
+            return bool(self.inputs_of_jax[value.index])
+        theirs = self.partners.of_jax.get(value.index)
+        again = any(self.partners.of_jax.get(p) == theirs for p in value.parents)
+        met = (self.jax.values[p].is_plain and self.inputs_of_jax[p] for p in value.parents)
+        return again and any(met)
+
     def is_known(self, index: int) -> bool:
         """Whether JAX has a value of PyTorch's, or it says nothing."""
-        return index in self.partners.of_torch or self.torch.values[index].is_plain
+        if index in self.partners.of_torch:
+            return True
+        says_little = self.trusts_plain or not self.inputs_of_torch[index]
+        return self.torch.values[index].is_plain and says_little
 
     def _is_foreign(self, number: float) -> bool:
         """Whether PyTorch has a number nowhere, in neither sign."""
@@ -178,6 +195,24 @@ class Correspondence:
     def is_loop(self, members: Sequence[int]) -> bool:
         """Whether these values of JAX's are of one operation, at several iterations."""
         return len({self.jax.values[i].group for i in members}) == 1
+
+
+def wrong_outputs(partners: Partners, sets: Sequence[int] = (0,)) -> dict[str, float]:
+    """The outputs that differ at one of these input sets, each with what it may be off."""
+    torch, jax = partners.torch, partners.jax
+    found = {}
+    for path, place in torch.outputs.items():
+        if path not in jax.outputs:
+            continue
+        reference, candidate = torch.values[place], jax.values[jax.outputs[path]]
+        scale = max(scale_of(array) for array in reference.arrays)
+        slack = max(GATE * scale, SLACK * partners.slack[place])
+        for number in sets:
+            left, right = reference.arrays[number], candidate.arrays[number]
+            if left.shape != right.shape or not near(left, right, slack):
+                found[path] = slack
+                break
+    return found
 
 
 def inputs_of(tape: Tape) -> list[frozenset[str]]:

@@ -12,14 +12,13 @@ from functools import cached_property
 from itertools import permutations, product
 
 from parity.locate.calls import wrong_call
-from parity.locate.correspondence import scale_of
 from parity.locate.jax_tape import JaxRun
-from parity.locate.matching import Partners, near
+from parity.locate.kinds import LAYOUTS, base_of
+from parity.locate.matching import Partners
 from parity.locate.placing import Blame
 from parity.locate.plain import Plain
 from parity.locate.repairs import Target
 from parity.locate.tape import NUMBER
-from parity.yardstick import GATE, SLACK
 
 MAX_TRIED = 8
 """So many of PyTorch's values are tried in the place of one of JAX's, the likeliest first."""
@@ -94,13 +93,22 @@ class Forward(Plain):
     def _blame(self) -> Blame:
         if (outer := self.outer(self.edge, self.missing)) is not None:
             return outer
-        leaves: dict[int, int] = {}
-        for path, slack in self.wrong.items():
-            target = Target(self.jax.outputs[path], self.torch.outputs[path], slack, is_output=True)
-            leaves = self._leaves(target, set()) | leaves
-        if not leaves:
-            telling = [i for i in self.edge if not self.jax.values[i].is_plain] or self.edge
-            return self.placed(telling[0], self._same_operands(telling[0]))
+        leaves = self._all_leaves()
+        blame = self._blame_of(leaves) if leaves else None
+        if self.trusts_plain and (blame is None or self._tells_little(blame.candidate)):
+            # Rewards of one kind, or a gap that is divided by nothing: what is wrong may be 0 or 1
+            # everywhere, and 0 and 1 are numbers that PyTorch has.
+            wary = Forward(self.partners, self._runs, self.wrong)
+            wary.trusts_plain = False
+            if found := wary._all_leaves():
+                return wary._blame_of(found)
+        if blame is not None:
+            return blame
+        telling = [i for i in self.edge if not self.jax.values[i].is_plain] or self.edge
+        return self.placed(telling[0], self._same_operands(telling[0]))
+
+    def _blame_of(self, leaves: dict[int, int]) -> Blame:
+        """Which of what is wrong on the way to the outputs is at fault."""
         first = min(leaves)
         if (step := self._went_on(first, leaves[first])) is not None:
             return step
@@ -114,6 +122,20 @@ class Forward(Plain):
             if shared is not None:
                 return Blame(shared, leaves[first], self.depth_of(shared), first)
         return self.placed(first, leaves[first])
+
+    def _tells_little(self, index: int) -> bool:
+        """Whether a value of JAX's only lays out numbers that are all alike."""
+        near = (index, *self.jax.values[index].parents)
+        alike = any(self.jax.values[i].is_plain and self.inputs_of_jax[i] for i in near)
+        return base_of(self.jax.values[index]) in LAYOUTS and alike
+
+    def _all_leaves(self) -> dict[int, int]:
+        """The first values that are wrong on the way to any wrong output, with PyTorch's."""
+        leaves: dict[int, int] = {}
+        for path, slack in self.wrong.items():
+            target = Target(self.jax.outputs[path], self.torch.outputs[path], slack, is_output=True)
+            leaves = self._leaves(target, set()) | leaves
+        return leaves
 
     def _went_on(self, index: int, reference: int) -> Blame | None:
         """Of a value that should be one that it was made of, some steps before: the first step."""
@@ -273,21 +295,3 @@ class Forward(Plain):
         shared = [(len(operands & {*self.torch.values[i].parents}), -i) for i in alone]
         best = max(shared, default=(0, 0))
         return -best[1] if best[0] else (alone[0] if alone else None)
-
-
-def wrong_outputs(partners: Partners, sets: Sequence[int] = (0,)) -> dict[str, float]:
-    """The outputs that differ at one of these input sets, each with what it may be off."""
-    torch, jax = partners.torch, partners.jax
-    found = {}
-    for path, place in torch.outputs.items():
-        if path not in jax.outputs:
-            continue
-        reference, candidate = torch.values[place], jax.values[jax.outputs[path]]
-        scale = max(scale_of(array) for array in reference.arrays)
-        slack = max(GATE * scale, SLACK * partners.slack[place])
-        for number in sets:
-            left, right = reference.arrays[number], candidate.arrays[number]
-            if left.shape != right.shape or not near(left, right, slack):
-                found[path] = slack
-                break
-    return found

@@ -9,7 +9,8 @@ import numpy as np
 from parity import sides
 from parity.arrays import is_floating, nudge
 from parity.locate.backward import Backward
-from parity.locate.forward import Forward, wrong_outputs
+from parity.locate.correspondence import wrong_outputs
+from parity.locate.forward import Forward
 from parity.locate.jax_slopes import slopes
 from parity.locate.jax_tape import JaxRun, record_jax
 from parity.locate.matching import Partners

@@ -15,13 +15,23 @@ import numpy as np
 from parity.locate.places import Mark, own_marks
 from parity.locate.tape import NUMBER, Entry, Recording, as_array
 from parity.locate.torch_slopes import FlowingSlopes, Slopes
+from parity.locate.torch_tensors import identity, is_plain, memory, one_by_one, written_by
 from parity.names import Arrays, differentiated, flat, nested
 from parity.torch_side import arithmetic
 
 IGNORED = ("_local_scalar_dense", "_is_all_true", "is_nonzero", "equal", "lift_fresh")
 """What looks at a value and makes none, for torch's own checks among others."""
 
+OVERWRITING = frozenset(
+    ["copy_", "fill_", "zero_", "uniform_", "normal_", "random_", "bernoulli_", "exponential_"]
+)
+"""What leaves nothing of what was there before."""
 ROWS = ("unbind", "split", "chunk")
+UNWRITTEN = frozenset(
+    ["empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"]
+)
+"""What makes room and no numbers. It is given zeros: whatever lay there before, other numbers each
+time, would seem to answer to rounding with all of itself, and so be like any other value."""
 
 
 class TorchRun(NamedTuple):
@@ -157,21 +167,26 @@ class _Recorder:
 
         name = func.overloadpacket.__name__
         given = tree_leaves((args, kwargs))
-        places = {id(x): self._place(x) for x in given if _is_plain(x)}
+        places = {id(x): self._place(x) for x in given if is_plain(x)}
         returned = func(*args, **kwargs)
+        if name in UNWRITTEN:
+            for tensor in filter(is_plain, tree_leaves(returned)):
+                tensor.detach().numpy()[...] = 0
         if name in IGNORED and name != "lift_fresh":
             return returned
         numbers = tuple(float(x) for x in given if type(x) in (int, float))
         marks, node = self._marks()
         plain = self._numbers([x for x in given if type(x) is float], marks)
-        written = _written(func, args, kwargs)
+        written = written_by(func, args, kwargs)
         made = [x for x in tree_leaves(returned) if isinstance(x, torch.Tensor)] or written
         for number, tensor in enumerate(made):
-            if not _is_plain(tensor):
+            if not is_plain(tensor):
                 continue
-            operands = _one_by_one(args, number) if name.startswith("_foreach") else given
+            operands = one_by_one(args, number) if name.startswith("_foreach") else given
+            if name in OVERWRITING:
+                operands = [x for x in operands if x is not tensor]
             parents = [places.get(id(x)) for x in operands]
-            if written:
+            if written and name not in OVERWRITING:
                 parents.append(self._place(tensor, before=True))
             parents += plain
             # The rows that one operation makes are taken one by one, as by a loop.
@@ -188,7 +203,7 @@ class _Recorder:
             )
             place = self._add(tensor, entry)
             if written:
-                self._writes.setdefault(_memory(tensor), []).append(place)
+                self._writes.setdefault(memory(tensor), []).append(place)
         return returned
 
     def _numbers(self, given: list[float], marks: tuple[Mark, ...]) -> list[int]:
@@ -202,16 +217,16 @@ class _Recorder:
     def _add(self, tensor: Any, entry: Entry) -> int:
         self.entries.append(entry)
         place = len(self.entries) - 1
-        self._known[_identity(tensor)] = place
+        self._known[identity(tensor)] = place
         self._kept.append(tensor)
         return place
 
     def _place(self, tensor: Any, *, before: bool = False) -> int | None:
         """Where a tensor's present numbers are on the tape."""
-        known = self._known.get(_identity(tensor))
+        known = self._known.get(identity(tensor))
         if before:
             return known
-        writes = self._writes.get(_memory(tensor), [])
+        writes = self._writes.get(memory(tensor), [])
         since = [place for place in writes if known is None or place > known]
         if known is not None and not since:
             return known
@@ -265,41 +280,3 @@ def _frames() -> list[Mark]:
         found.append((frame.f_code, frame.f_lasti))
         frame = frame.f_back
     return found
-
-
-def _written(func: Any, args: tuple, kwargs: dict) -> list[Any]:
-    """The tensors into which an operation writes."""
-    from torch.utils._pytree import tree_leaves
-
-    arguments = func._schema.arguments
-    values = {argument.name: value for argument, value in zip(arguments, args, strict=False)}
-    values |= kwargs
-    writes = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
-    return tree_leaves([values[name] for name in writes if values.get(name) is not None])
-
-
-def _one_by_one(args: tuple, number: int) -> list[Any]:
-    """What an operation on lists has for one element of them."""
-    return [
-        each[number] if isinstance(each, list | tuple) and number < len(each) else each
-        for each in args
-    ]
-
-
-def _is_plain(tensor: Any) -> bool:
-    import torch
-
-    if not isinstance(tensor, torch.Tensor):
-        return False
-    return (
-        tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
-    )
-
-
-def _memory(tensor: Any) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-def _identity(tensor: Any) -> tuple[Any, ...]:
-    place = tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())
-    return (tensor.untyped_storage().data_ptr() or id(tensor), *place, tensor.dtype)

@@ -1,6 +1,7 @@
 """Known traps are named from the numbers that they leave, and nothing is named where none fits."""
 
 import inspect
+import math
 import re
 import warnings
 
@@ -274,6 +275,12 @@ FORWARD = {
     "no tanh": ("R11", "torch.tanh(x)", "x", X),
     "relu for elu": ("R11", "F.relu(x)", "jax.nn.elu(x)", X),
     "silu too many": ("R11", "1.5 * x", "jax.nn.silu(1.5 * x)", X),
+    "softmax for its logarithm of equal ones": (
+        "R11",
+        "torch.log_softmax(x, -1)",
+        "jax.nn.softmax(x)",
+        drawn(x=lambda r: np.full((2, 3), -1.0)),
+    ),
     "floor for round": (
         "R26",
         "torch.floor(x)",
@@ -693,6 +700,26 @@ def test_the_trap_that_two_statements_fall_into_is_named_first(name):
     assert [cause.trap for cause in found[:1]] == [trap], found
     assert 1 <= len(found) <= 3
     assert all(cause.evidence and cause.remedy and cause.title for cause in found)
+
+
+def test_an_activation_is_told_by_what_it_makes_of_zeros():
+    """log 2 for 0: at a layer that nothing was fed to, its value alone tells nothing."""
+    zeros, halves = (tuple(np.full((2, 3), x) for _ in range(NUM_SETS)) for x in (0, math.log(2)))
+    made_by_torch = Seen("aten.relu.default", zeros, (zeros,), "torch.relu(x)")
+    made_by_jax = Seen("select_n", halves, (zeros, halves), "nn.relu(x)")
+    sets = drawn(x=(4, 3), y=(4, 3))
+    beside = {"references": [made_by_torch], "candidates": [made_by_jax]}
+    [cause] = likely_causes(forward("x * 3", "y - x * 5", sets, **beside))
+    assert (cause.trap, "softplus" in cause.evidence) == ("R11", True)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_function_of_another_value_is_named_if_pytorch_has_that_value(is_known):
+    """Two heads exchanged, say; of a value that only JAX has, its own line is to blame."""
+    sets = drawn(x=(4, 3), y=(4, 3))
+    matched = [Seen("input", tuple(each["y"] for each in sets))] if is_known else []
+    found = likely_causes(forward("torch.tanh(x)", "jnp.tanh(y)", sets, matched=matched))
+    assert [cause.trap for cause in found] == (["R43"] if is_known else [])
 
 
 SLOPE = {"slope": positive(4, 3)}

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import parity
+from parity.locate.torch_tape import record_torch
 from tests.parity.test_locate import line, returns_by_scan, returns_in_torch
 
 RNG = np.random.default_rng(11)
@@ -112,6 +113,53 @@ def test_an_operation_too_many_on_what_both_have_is_found():
         return shifted.sum(-1)
 
     assert found_line(in_torch, in_jax, {"x": RNG.normal(size=(4, 3))}) == line(in_jax)
+
+
+def test_unwritten_memory_is_recorded_as_zeros_and_what_overwrites_is_made_of_nothing_before():
+    """What lies there by chance would answer to rounding with all of itself, like any value."""
+
+    def in_torch(x):
+        torch.use_deterministic_algorithms(True)  # fills what is not written yet with NaN
+        try:
+            room = torch.empty(2, 3, dtype=torch.float64)
+        finally:
+            torch.use_deterministic_algorithms(False)
+        room.copy_(x)
+        return room * 2
+
+    tape = record_torch(in_torch, {"x": RNG.normal(size=(2, 3))}).recording.entries
+    made, copied = (
+        next(entry for entry in tape if entry.op.startswith(f"aten.{name}"))
+        for name in ("empty", "copy_")
+    )
+    assert not made.array.any()
+    assert tape.index(made) not in copied.parents
+    assert [tape[place].op for place in copied.parents] == ["input"]
+
+
+def test_what_is_one_number_everywhere_by_a_mistake_is_found():
+    """Only a last reward of 1: without a discount all returns are 1, a number that PyTorch has."""
+
+    def in_torch(rewards, weight, discount):
+        following = torch.zeros_like(rewards[0])
+        found = []
+        for reward in rewards.flip(0):
+            following = reward + discount * following
+            found.append(following)
+        return (torch.stack(found[::-1]) * weight).sum(0)
+
+    def in_jax(rewards, weight, discount):
+        def step(following, reward):
+            following = reward + 1.0 * following  # here
+            return following, following
+
+        returns = jax.lax.scan(step, jnp.zeros_like(rewards[0]), rewards, reverse=True)[1]
+        return (returns * weight).sum(0)
+
+    rewards = np.zeros((5, 3))
+    rewards[-1] = 1.0
+    inputs = {"rewards": rewards, "weight": RNG.normal(size=(5, 3)), "discount": 0.8}
+    assert found_line(in_torch, in_jax, inputs) == line(in_jax)
 
 
 def test_an_input_that_is_not_used_is_no_wrong_call():

@@ -193,6 +193,26 @@ def activation(clues: Clues) -> Found | None:
     return None
 
 
+def activation_of_a_constant(clues: Clues) -> Found | None:
+    """f(x) = 0 and g(x) = log 2 at x = 0 everywhere: what was not fed yet tells an activation.
+
+    PyTorch's operation says which f is, and only one g of those known comes out as JAX's does.
+    """
+    for pair in clues.pairs:
+        name = pair.reference.op.removeprefix("aten.").split(".")[0]
+        if name not in ACTIVATIONS or telling(pair) or np.isin(pair.wrong[0], (0, 1, -1)).all():
+            continue
+        given = [*map(_floats, pair.candidate.operands)]
+        for x in map(_floats, pair.reference.operands):
+            known = any(len(x) == len(y) and all(map(np.array_equal, x, y)) for y in given)
+            if not known or not is_right(pair, each_set(ACTIVATIONS[name], x)):
+                continue
+            fits = [g for g in ACTIVATIONS if is_wrong(pair, each_set(ACTIVATIONS[g], x))]
+            if len(fits) == 1:
+                return Found(f"PyTorch's is {name} of x, JAX's {fits[0]} of x", 5)
+    return None
+
+
 def _computed(clues: Clues) -> list[Pair]:
     """What to explain, but for numbers that are written or given: one is any function of others."""
     return [p for p in clues.main if not {p.reference.op, p.candidate.op} & {*LITERALS}]
@@ -236,6 +256,10 @@ def _one_of_the_other(pair: Pair, names, clues: Clues | None = None) -> str:
     return (named or [text for _, text, _ in fits])[0]
 
 
+def _floats(values: Arrays) -> Arrays:
+    return tuple(np.asarray(a, np.float64) for a in values)
+
+
 def _may(bent: bool, x: Arrays) -> bool:
     """Whether x can tell a function: one with a bend at 0 needs it on both sides of 0."""
     return not bent or (any((a > 0).any() for a in x) and any((a < 0).any() for a in x))
@@ -274,6 +298,12 @@ SIGNATURES = (
         "another activation or elementwise function, or one left out",
         "apply the same function on both sides",
         another_function,
+    ),
+    Signature(
+        "R11",
+        "another activation or elementwise function, or one left out",
+        "apply the same function on both sides",
+        activation_of_a_constant,
     ),
     Signature(
         "R26",

@@ -6,7 +6,9 @@ from itertools import product
 import numpy as np
 
 from parity.locate.evidence import Arrays, Seen
+from parity.locate.kinds import kind_of
 from parity.locate.signatures.clues import LITERAL, Clues, Found, Pair, Signature, lengths, rich
+from parity.locate.signatures.functions import ACTIVATIONS
 from parity.locate.signatures.reductions import PAIRINGS
 from parity.locate.signatures.relations import (
     all_near,
@@ -90,6 +92,27 @@ def another_operand(clues: Clues) -> Found | None:
     return None
 
 
+def operand_of_a_function(clues: Clues) -> Found | None:
+    """r = f(a) and w = f(b): the same function, of another value that both sides have."""
+    for pair in clues.main if clues.evidence.reference is not None else ():
+        names = {kind_of(seen) for seen in pair[:2]}
+        if len(names) > 1 or not telling(pair) or (name := names.pop()) not in ACTIVATIONS:
+            continue
+        [*theirs], [*ours] = (map(_floats, seen.operands) for seen in pair[:2])
+        f = ACTIVATIONS[name]
+        for a, b in product(theirs, ours):
+            if not (len(a) == len(b) == len(pair.right)) or _equal(a, b):
+                continue
+            is_known = any(_equal(b, _floats(seen.values)) for seen in clues.evidence.matched)
+            if is_known and is_right(pair, each_set(f, a)) and is_wrong(pair, each_set(f, b)):
+                return Found(f"both are {name}, JAX's of a value that PyTorch has elsewhere", 5)
+    return None
+
+
+def _floats(values: Arrays) -> Arrays:
+    return tuple(np.asarray(a, float) for a in values)
+
+
 MEAN = (
     "x.mean() on both sides, over the same axes",
     "R03",
@@ -161,5 +184,11 @@ SIGNATURES = (
         "the same operation of another operand",
         "the same operands on both sides: state or next state, value or target",
         another_operand,
+    ),
+    Signature(
+        "R43",
+        "the same operation of another operand",
+        "the same operands on both sides: the names of layers, and the order of what is unpacked",
+        operand_of_a_function,
     ),
 )

@@ -3,10 +3,10 @@
 import numpy as np
 
 from parity.locate.evidence import Arrays
-from parity.locate.signatures.clues import Clues, Found, Pair, Signature
+from parity.locate.signatures.clues import Clues, Found, Signature
 from parity.locate.signatures.functions import Function, log_softmax, softmax
 from parity.locate.signatures.names import catalogued
-from parity.locate.signatures.relations import each_set, is_right, recomputed
+from parity.locate.signatures.relations import each_set, is_right, is_wrong, recomputed
 
 
 def softmax_axis(clues: Clues) -> Found | None:
@@ -22,37 +22,42 @@ def softmax_axis(clues: Clues) -> Found | None:
                     return function(x, j)
 
                 found = recomputed(clues, right, wrong, values=clues.arrays)
-                if found or (found := _part_of_softmax(clues, right, j)):
+                if found or (found := _part_of_softmax(clues, right, i, j)):
                     j = j % found[1][0][0].ndim
                     return Found(f"PyTorch's is over axis {i}, JAX's over axis {j}", 5)
     return None
 
 
-def _part_of_softmax(clues: Clues, right: Function, j: int):
+def _part_of_softmax(clues: Clues, right: Function, i: int, j: int):
     """JAX's maximum, exponentials or sum, where PyTorch has but one operation."""
     if not clues.says("softmax"):
         return None
+    for over_j, over_i in zip(_parts(j), _parts(i), strict=True):
+        found = recomputed(clues, right, over_j, values=clues.arrays)
+        if found is None:
+            continue
+        pair, (values,) = found
+        others = [each_set(lambda x, f=f: f(x, j), values) for f in (softmax, log_softmax)]
+        # Neither is PyTorch's that over JAX's axis, nor JAX's that over PyTorch's.
+        told = not any(is_right(pair, each) for each in others)
+        if told and not is_wrong(pair, each_set(over_i, values)):
+            return found
+    return None
+
+
+def _parts(axis: int) -> tuple[Function, ...]:
+    """What a softmax over an axis is made of."""
 
     def shifted(x: np.ndarray) -> np.ndarray:
-        return x - x.max(j, keepdims=True)
+        return x - x.max(axis, keepdims=True)
 
-    parts: tuple[Function, ...] = (
+    return (
         shifted,
         lambda x: np.exp(shifted(x)),
-        lambda x: np.exp(shifted(x)).sum(j, keepdims=True),
-        lambda x: np.exp(shifted(x)).sum(j),
-        lambda x: x.max(j),
-        lambda x: x.max(j, keepdims=True),
-    )
-    tries = (recomputed(clues, right, part, values=clues.arrays) for part in parts)
-    return next((found for found in tries if found and _makes_a_difference(found, right, j)), None)
-
-
-def _makes_a_difference(found: tuple[Pair, tuple], right: Function, j: int) -> bool:
-    """Whether PyTorch's is not the one over JAX's axis."""
-    values = found[1][0]
-    return not any(
-        is_right(found[0], each_set(lambda x, f=f: f(x, j), values)) for f in (softmax, log_softmax)
+        lambda x: np.exp(shifted(x)).sum(axis, keepdims=True),
+        lambda x: np.exp(shifted(x)).sum(axis),
+        lambda x: x.max(axis),
+        lambda x: x.max(axis, keepdims=True),
     )
 
 
