@@ -13,7 +13,6 @@ the thousands of updates of full runs in which something did not agree.
 
 import importlib
 import inspect
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ import numpy as np
 import tyro
 
 from benchmarks import results
+from benchmarks.lockstep_pieces import begun, config_of, once_more, resync
 from benchmarks.lockstep_tables import (
     AGENTS,
     BATCHES,
@@ -43,14 +43,8 @@ from benchmarks.lockstep_tables import (
 )
 from parity.workers import default_jobs
 from parity.workers import results as shared
-from pgcore.config import PRESETS, TrainConfig
+from pgcore.config import TrainConfig
 from pgcore.errors import require
-from pgcore.files.writing import write_atomically
-
-BEGUN = results.RESULTS / "begun"
-"""Pieces of runs that are not over, a file each."""
-PIECE = 1_000
-"""Updates that are compared before they are kept."""
 
 Part = Literal["resync", "free", "handover", "partings", "faults"]
 
@@ -139,111 +133,11 @@ def tasks_of(part: Part) -> tuple[Callable[..., Any], list[tuple[Any, ...]]]:
             return faulty, [(a, d, fault) for a in AGENTS for d in DTYPES for fault in FAULTS[d]]
 
 
-def resync(agent: str, episodes: int, seed: int) -> dict[str, Any]:
-    """A full run, JAX given PyTorch's state before each update.
-
-    In pieces: what is compared is kept at once, and a run that was broken off goes on there.
-    """
-    from parity.runs.proofs import START, lead
-
-    config, file = _config(agent, episodes, seed), begun(agent, episodes, seed)
-    rows = json.loads(file.read_text("utf-8")) if file.exists() else []
-    led = START
-    while not (rows and rows[-1]["over"]):
-        led = lead(config, sum(row["updates"] for row in rows), led)
-        rows.append({"agent": agent, "episodes": episodes, "seed": seed, **_piece(config, led)})
-        file.parent.mkdir(exist_ok=True)
-        write_atomically(file, json.dumps(rows).encode())
-    return joined(rows)
-
-
-def begun(*task: Any) -> Path:
-    """The file of a run's pieces, until the run is kept whole."""
-    return BEGUN / f"{'-'.join(map(str, task))}.json"
-
-
-def once_more(row: dict[str, Any]) -> dict[str, Any]:
-    """A run's row with the pieces in which something failed compared once more.
-
-    What agreed stays as it is: it holds for a yardstick that has become wider, and no other.
-    """
-    from parity.runs.proofs import START, lead
-
-    config = _config(row["agent"], row["episodes"], row["seed"])
-    led, pieces = START, []
-    for first in row["failed_from"]:
-        led = lead(config, first - 1, led)
-        pieces.append(_piece(config, led))
-        print(f"from {first:,} on: {json.dumps(pieces[-1])}", flush=True)
-    failed = [
-        first for first, piece in zip(row["failed_from"], pieces, strict=True) if not piece["ok"]
-    ]
-    agreed = {"closest": row["closest_of_others"], "closest_stage": row["closest_stage_of_others"]}
-    closest = max([agreed, *pieces], key=lambda piece: piece["closest"])
-    return {
-        **row,
-        "ok": not failed,
-        "failed_from": failed,
-        "closest": closest["closest"],
-        "closest_stage": closest["closest_stage"],
-        "failures": [failure for piece in pieces for failure in piece["failures"]],
-    }
-
-
-def _piece(config: TrainConfig, led: Any) -> dict[str, Any]:
-    """So many updates from where the reference was led."""
-    from parity.runs.proofs import prove
-
-    proof = prove(config, "resync", updates=PIECE, led=led)
-    verdicts = [
-        (each.stage, verdict)
-        for each in proof.report.report.comparisons
-        for verdict in each.verdicts
-    ]
-    stage, closest = max(
-        ((stage, v.error / v.bound) for stage, v in verdicts if v.bound > 0),
-        key=lambda pair: pair[1],
-    )
-    return {
-        "updates": proof.report.updates,
-        "env_steps": proof.env_steps,
-        "solved": proof.solved,
-        "ok": proof.report.ok,
-        "closest": float(f"{closest:.2g}"),
-        "closest_stage": stage,
-        "stages": [each.stage for each in proof.report.report.comparisons],
-        "failures": [str(failure) for failure in proof.report.failures],
-        "over": proof.solved or proof.env_steps >= config.total_timesteps,
-    }
-
-
-def joined(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The pieces of a run as one."""
-    closest = max(rows, key=lambda row: row["closest"])
-    agreed = max(
-        (row for row in rows if row["ok"]), key=lambda row: row["closest"], default=closest
-    )
-    before = np.cumsum([0, *(row["updates"] for row in rows)])
-    return {
-        **{name: value for name, value in rows[-1].items() if name != "over"},
-        "updates": int(before[-1]),
-        "failed_from": [
-            int(number) + 1 for number, row in zip(before, rows, strict=False) if not row["ok"]
-        ],
-        "closest_of_others": agreed["closest"],
-        "closest_stage_of_others": agreed["closest_stage"],
-        "ok": all(row["ok"] for row in rows),
-        "closest": closest["closest"],
-        "closest_stage": closest["closest_stage"],
-        "failures": [failure for row in rows for failure in row["failures"]],
-    }
-
-
 def free(agent: str, dtype: str, seed: int) -> dict[str, Any]:
     """The first updates, each side by itself, beside PyTorch nudged by an ulp."""
     from parity.runs.proofs import prove
 
-    proof = prove(_config(agent, 8, seed), "free", dtype, updates=FREE_UPDATES)
+    proof = prove(config_of(agent, 8, seed), "free", dtype, updates=FREE_UPDATES)
     found = proof.report.distances
     assert found is not None
     assert found.candidate is not None
@@ -265,7 +159,7 @@ def handover(leader: str, agent: str) -> dict[str, Any]:
     from parity.runs.agents import agent_run
     from parity.runs.driver import lockstep
 
-    config = _config(agent, 8, 1)
+    config = config_of(agent, 8, 1)
     begun, on = HANDOVER_UPDATES
     with TemporaryDirectory() as folder:
         run_dir = str(Path(folder) / "run")
@@ -315,7 +209,7 @@ def _followed(agent: str, dtype: str, updates: int, **options: Any) -> list[Any]
 
     step, found = None, []
     for seed in FREE_SEEDS:
-        run = agent_run(_config(agent, 8, seed), dtype, **options)
+        run = agent_run(config_of(agent, 8, seed), dtype, **options)
         step = step or run.candidate_step
         found.append(
             run_free(
@@ -340,10 +234,6 @@ def _faulty_optimizer(fault: str) -> Any:
     if fault == "float32 bias correction":
         return optax.adam(rate)
     return adam(rate * (1 + float(fault.removeprefix("rate "))))
-
-
-def _config(agent: Any, episodes: int, seed: int) -> TrainConfig:
-    return replace(PRESETS[BATCHES[episodes]], agent=agent, seed=seed)
 
 
 def _short(distances: np.ndarray) -> list[float]:

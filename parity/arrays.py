@@ -37,7 +37,7 @@ def nudge(
 def _nudge_array(
     array: np.ndarray, u: float, rng: np.random.Generator, still: np.ndarray | None
 ) -> np.ndarray:
-    still = ~np.isfinite(array) if still is None else still
+    still = ~np.isfinite(array) | (False if still is None else still)
     sign = rng.choice((-1.0, 1.0), size=array.shape)
     magnitude = np.abs(np.where(still, 0.0, array))
     largest = float(magnitude.max(initial=0.0)) or 1.0

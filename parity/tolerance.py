@@ -35,8 +35,8 @@ does not round can't respond.
 
 Why further draws. Where an answer is made of few operations' roundings, few draws may miss what
 they can do. In a run whose policy had saturated, the gradient was made of slopes 1 − tanh² that are
-a few ulps of 1: of 64 draws the farthest moved its norm 2.7 times as far as the first 8, and of
-50,463 updates four were beyond what these allowed, by up to 2.1 times.
+a few ulps of 1: 64 draws moved its norm three times as far as the first 8 (`benchmarks.draws`), and
+of 50,463 updates four were beyond what 8 allow, by up to 2.1 times.
 
 Why the float32 runs flush subnormals. XLA on a CPU takes numbers below 2⁻¹²⁶ for zero, PyTorch by
 default does not. A candidate can't be asked to keep what its arithmetic lacks, so the reference's

@@ -562,6 +562,15 @@ def test_a_further_draw_that_may_jump_allows_nothing_where_none_was_seen_to_shri
     assert bound.value == pytest.approx(8 * counted, rel=1e-6)
 
 
+def test_a_nudge_moves_what_is_finite_beside_what_is_not():
+    given = np.array([np.inf, -np.inf, np.nan, 0.0, 4.0])
+    for still in (None, {"x": given == 4}):
+        moved = nudge({"x": given}, 2.0**-40, np.random.default_rng(0), still)["x"]
+        np.testing.assert_array_equal(moved[:3], given[:3])
+        assert 0 < abs(moved[3]) <= 4 * 2.0**-40
+        assert (moved[4] == 4) == (still is not None)
+
+
 def test_further_draws_are_others_and_the_processors_directions_are_not_taken_again():
     from parity import sides
 
