@@ -21,11 +21,10 @@ def main() -> None:
     plan = getattr(start_up, "PLAN", {})
     if start_up is not None and "watch" in plan and start_up.is_below(path, plan["watch"]):
         start_up.note_main(plan, path)
-    loader = importlib.machinery.SourceFileLoader("__main__", script)
+    file = os.path.abspath(script)
+    loader = importlib.machinery.SourceFileLoader("__main__", file)
     module = types.ModuleType("__main__")
-    module.__dict__.update(__file__=script, __loader__=loader, __builtins__=__builtins__)
-    module.__spec__ = None
-    sys.modules["parity_power_main"] = sys.modules["__main__"]  # or its names would go
+    module.__dict__.update(__file__=file, __loader__=loader, __builtins__=__builtins__)
     sys.modules["__main__"] = module
     loader.exec_module(module)
 

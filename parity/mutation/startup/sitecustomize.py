@@ -102,6 +102,9 @@ def _watched(loader: importlib.machinery.SourceFileLoader, path: str, notes: Pat
             call = ast.Call(ast.Name(name, ast.Load()), [ast.Constant(node.lineno)], [])
             statement = ast.copy_location(ast.Expr(call), first)
             node.body.insert(1 if is_docstring else 0, ast.fix_missing_locations(statement))
+    if type(loader).source_to_code is not importlib.machinery.SourceFileLoader.source_to_code:
+        # It may add checks (jaxtyping's does), to a text: this one's lines are others.
+        return loader.source_to_code(ast.unparse(tree).encode(), loader.path)
     return compile(tree, loader.path, "exec", dont_inherit=True)
 
 
