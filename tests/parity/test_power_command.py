@@ -135,6 +135,16 @@ def test_by_default_what_is_called_outside_of_tests_is_mutated(project, capsys):
     assert "2 of them known from an earlier run" in said
 
 
+def test_a_start_up_of_ones_own_runs_too(project, capsys, monkeypatch):
+    (project / "own").mkdir()
+    text = "import builtins\nbuiltins.started = True\n"
+    (project / "own" / "sitecustomize.py").write_text(text, "utf-8")
+    (project / "check.py").write_text(f"assert started\n{STRONG}", "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(project / "own"))
+    code, _, mutants = power(capsys, *of("discounted"), "--kinds", "operators")
+    assert (code, {each["outcome"] for each in mutants}) == (0, {"killed"})
+
+
 @pytest.fixture
 def listens():
     """Lets children hear SIGINT: in a shell's background job it is ignored, which is inherited."""
@@ -176,7 +186,8 @@ def test_another_run_goes_on_where_one_was_interrupted(project, sent, code):
     log, hold = project / "log", project / "hold"
     hold.touch()
     (project / "check.py").write_text(NOTED.format(check=STRONG), "utf-8")
-    command = [sys.executable, "-m", "parity", "power", *of("discounted"), *COMMAND]
+    own = ["--timeout", "100000"]  # the clock ends nothing here
+    command = [sys.executable, "-m", "parity", "power", *of("discounted"), *own, *COMMAND]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -188,7 +199,10 @@ def test_another_run_goes_on_where_one_was_interrupted(project, sent, code):
         time.sleep(0.02)
     child = int((project / "waits").read_text("utf-8"))
     process.send_signal(sent)
-    said = process.communicate()[1]
+    try:
+        said = process.communicate(timeout=60)[1]
+    finally:
+        hold.unlink()
     assert process.returncode == code, said
     assert not is_alive(child)
     assert "the same command goes on from here" in said
@@ -197,7 +211,6 @@ def test_another_run_goes_on_where_one_was_interrupted(project, sent, code):
     if sent == signal.SIGTERM:
         return  # what follows is the same
     before = len(log.read_text("utf-8").splitlines())
-    hold.unlink()
 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -215,6 +228,19 @@ def test_what_has_changed_is_tried_anew(project, capsys):
     code, said, mutants = power(capsys, *options)
     assert "check.py has changed: starting anew" in said
     assert (code, outcomes(mutants)["+ becomes -"]) == (1, "survived")
+
+
+def test_a_file_that_is_gone_has_changed_and_another_command_knows_nothing(project, capsys):
+    (project / "port" / "extra.py").touch()
+    text = f"try:\n    import port.extra\nexcept ImportError:\n    pass\n{STRONG}"
+    (project / "check.py").write_text(text, "utf-8")
+    options = [*of("discounted"), "--kinds", "operators", "--max", "1"]
+    power(capsys, *options)
+    (project / "port" / "extra.py").unlink()
+    assert "extra.py has changed: starting anew" in power(capsys, *options)[1]
+    other = ["--", "python", "-B", "check.py"]
+    said = power(capsys, *options, command=other)[1]
+    assert "power.json is of another command: starting anew" in said
 
 
 SCRIPT = """
