@@ -29,6 +29,10 @@ class Batched(eqx.Module):
         weight = self.net.weight.T if self.is_transposed else self.net.weight
         return input @ weight.T + self.net.bias
 
+    @classmethod
+    def plain(cls, input, params):
+        return input @ params["weight"].T + params["bias"]
+
 
 def batched(**how):
     return Batched(eqx.nn.Linear(3, 3, key=jax.random.key(0)), **how)
@@ -53,6 +57,7 @@ def test_a_transposed_square_weight_is_caught():
     ("candidate", "said"),
     [
         (lambda: jax.vmap(eqx.nn.Linear(3, 3, key=jax.random.key(0))), "class Batched"),
+        (lambda: batched().__call__, "candidate is a function made of a Batched"),
         (lambda: Batched, "candidate is the class Batched"),
         (lambda: eqx.nn.Linear(3, 2, key=jax.random.key(0)), "weight becomes|rename"),
     ],
@@ -60,6 +65,11 @@ def test_a_transposed_square_weight_is_caught():
 def test_what_has_its_weights_hidden_or_others_is_refused(candidate, said):
     with pytest.raises(UsageError, match=said):
         check(candidate())
+
+
+def test_a_weight_that_torch_lacks_does_not_stay_as_it_is():
+    with pytest.raises(UsageError, match="net/bias left over; say in rename= which Equinox module"):
+        check(batched(), torch.nn.Linear(3, 3, bias=False))
 
 
 def test_an_equinox_module_as_reference_is_refused():
@@ -72,6 +82,10 @@ def test_what_equinox_makes_of_a_function_is_a_function():
     assert modules.kind(function) == ""
     assert modules.kind(batched()) == "equinox"
     assert not modules.takes_params(torch.relu, batched())
+
+
+def test_a_class_method_of_an_equinox_module_holds_no_weights_and_is_a_function():
+    parity.check(LINEAR, Batched.plain, {"input": INPUTS["x"]}).assert_ok()
 
 
 # --- merged biases -------------------------------------------------------------------------------

@@ -501,7 +501,8 @@ class Wide(nn.Module):
 
 
 def test_leftovers_on_either_side_are_refused():
-    with pytest.raises(UsageError, match=r"Flax module lacks .*norm/scale.*rename="):
+    said = r"Flax module lacks .*norm/scale.*rename= which Flax module each torch module is"
+    with pytest.raises(UsageError, match=said):
         checked(Wide())
     linear = made(torch.nn.Linear(3, 3))
     with pytest.raises(UsageError, match="lacks kernel, bias and has Dense_0/.*left over"):
@@ -531,6 +532,9 @@ def test_another_shape_is_refused_on_either_side():
     linear = made(torch.nn.Linear(3, 4))
     with pytest.raises(UsageError, match=r"linear/kernel becomes \[3, 4\], and the Flax module"):
         parity.check(linear, Narrow(), {"input": OBS}, rename={"": "linear"})
+    turned = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+    with pytest.raises(UsageError, match=r"\[4, 3\]: its kind says that the axes are permuted by"):
+        parity.check(linear, turned, {"input": OBS}, rename={"input": "inputs"})
     weights = {**linear.state_dict(), "bias": np.zeros(1)}
     with pytest.raises(UsageError, match=r"\['bias'\] has the shape \[1\].*\[4\]"):
         parity.check(linear, plain_linear, {"input": OBS, "params": weights})
@@ -546,6 +550,7 @@ class Confusing(torch.nn.Module):
         return params
 
 
+OF_WIDE = {"Dense_0": {"kernel": np.ones((OBS.shape[-1], 3))}, "more": OBS}
 REFUSED = {
     "a method of a module": (
         lambda: checked(LinenActor(), ACTOR.forward),
@@ -606,6 +611,10 @@ REFUSED = {
             ACTOR, LinenActor(), {"obs": OBS, "params": {**ACTOR.state_dict(), "x": OBS}}
         ),
         r"inputs\['params'\] has x left over",
+    ),
+    "a variable that is not given": (
+        lambda: parity.check(lambda x, params: x, Wide(), {"x": OBS, "params": OF_WIDE}),
+        r"inputs\['params'\] lacks Dense_0/bias and has more left over; give the variables",
     ),
 }
 
