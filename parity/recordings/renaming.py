@@ -101,10 +101,13 @@ def _require_there(theirs: Recording, names: Renames) -> None:
     stages = theirs.stages.values()
     inputs = prefixes([*paths(theirs.inputs, "inputs"), *_of_stages(theirs, [])])
     outputs = prefixes(path for stage in stages for path in stage.outputs)
-    per_stage = {old: new for each in names.of_stage.values() for old, new in each.items()}
+    per_stage = {
+        f"{stage}/{old}": new for stage, each in names.of_stage.items() for old, new in each.items()
+    }
     for given, known in (
         (names.inputs, inputs),
-        (names.outputs | per_stage, outputs),
+        (names.outputs, outputs),
+        (per_stage, outputs),
         (names.stages, [*theirs.stages]),
     ):
         for old, new in given.items():
@@ -147,10 +150,15 @@ def _keys(leaves: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
     found: dict[str, Any] = {}
     for path, leaf in leaves.items():
         new = renamed(path, names)
-        if any(new == path or f"{new}/".startswith(f"{path}/") for path in found):
+        if any(_is_of(new, path) or _is_of(path, new) for path in found):
             raise UsageError(f"rename makes a second {new!r} of the candidate's {path!r}")
         found[new] = leaf
     return found
+
+
+def _is_of(path: str, other: str) -> bool:
+    """Whether a path is another one, or below it."""
+    return f"{path}/".startswith(f"{other}/")
 
 
 def _back(names: Mapping[str, str]) -> dict[str, str]:

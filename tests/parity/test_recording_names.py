@@ -207,6 +207,22 @@ def test_names_that_are_exchanged_can_be_exchanged_back(tmp_path):
     parity.compare(tmp_path / "a", tmp_path / "b", rename={"p": "q", "q": "p"}).assert_ok()
 
 
+def test_a_name_in_another_stage_does_not_hide_one_that_is_not_there(tmp_path):
+    for name in "ab":
+        bare(tmp_path / name, one={"p": X, "q": X}, two={"p": X, "q": X})
+    rename = {"one/p": "r", "two/p": "p"}
+    with pytest.raises(UsageError, match=r"rename\['one/p'\], in the candidate, is 'r'"):
+        parity.compare(tmp_path / "a", tmp_path / "b", rename=rename)
+
+
+@pytest.mark.parametrize("inputs", [{"x": 1, "w": {"a": 2}}, {"w": {"a": 2}, "x": 1}])
+def test_a_renamed_input_does_not_take_the_place_of_what_is_below_its_name(tmp_path, inputs):
+    bare(tmp_path / "a", {"w": 1}, s={"p": X})
+    bare(tmp_path / "b", inputs, s={"p": X})
+    with pytest.raises(UsageError, match="rename makes a second 'w"):
+        parity.compare(tmp_path / "a", tmp_path / "b", rename={"w": "x"})
+
+
 @pytest.mark.parametrize(
     ("rename", "said"),
     [
@@ -219,6 +235,7 @@ def test_names_that_are_exchanged_can_be_exchanged_back(tmp_path):
         ({"mu": "std1"}, r"rename\['mu'\], in the candidate, is 'std1'.* did you mean 'std'"),
         ({"obs": ""}, r"rename\['obs'\], in the candidate, is ''"),
         ({"head": "haed"}, r"did you mean 'head'"),
+        ({"loss/total": "totl"}, r"rename\['loss/total'\], in the candidate, is 'totl'"),
     ],
 )
 def test_a_rename_that_can_not_be_meant_is_refused(named, rename, said):
