@@ -12,7 +12,9 @@ import pytest
 import parity
 from parity.recordings.leaves import DTYPES, Leaf
 from parity.recordings.recording import Recording
+from parity.recordings.schema import to_bytes
 from parity.recordings.sealed import SCHEMA, sealed, unsealed
+from parity.yardstick import Bound
 from pgcore.errors import UsageError
 from pgcore.files.reading import LARGEST_JSON
 
@@ -218,6 +220,26 @@ def test_a_recording_comes_back_as_it_was(tmp_path):
     assert double.outputs["value"].bounds["float64"].value > 0
     assert found.stages["sum"].place.code.startswith("rec.stage")
     assert "total: float64 []" in str(found)
+
+
+def test_shapes_numbers_and_bounds_come_back_to_the_last_bit(tmp_path):
+    with parity.record(tmp_path / "a") as rec:
+        rec.stage("s", wide=np.zeros((2, 3)), high=np.zeros((3, 2)), number=0.5)
+    found = Recording.load(tmp_path / "a")
+    outputs = found.stages["s"].outputs
+    runs = {path: output.runs["float64"] for path, output in outputs.items()}
+    assert {path: leaf.array.shape for path, leaf in runs.items()} == {
+        "wide": (2, 3),
+        "high": (3, 2),
+        "number": (),
+    }
+    assert [path for path, leaf in runs.items() if leaf.is_number] == ["number"]
+    third = {"float64": Bound(1 / 3, "inputs")}
+    bounded = {"wide": outputs["wide"]._replace(bounds=third)}
+    (tmp_path / "b").write_bytes(
+        to_bytes(found._replace(stages={"s": found.stages["s"]._replace(outputs=bounded)}))
+    )
+    assert Recording.load(tmp_path / "b").stages["s"].outputs["wide"].bounds == third
 
 
 def test_the_same_twice_is_the_same_bytes(tmp_path):

@@ -325,3 +325,11 @@ def test_how_loosely_16_bits_are_judged_is_said(tmp_path):
     assert report.ok
     assert "s/x (bfloat16, 0.125): arrays of 16 bits" in str(report)
     assert not parity.compare(a, c).ok
+
+
+def test_an_output_of_16_bits_is_none_of_32_that_has_its_numbers(tmp_path):
+    with parity.record(tmp_path / "a") as rec:
+        inputs = {"x": np.ones(3)}
+        rec.call("s", lambda x: x.astype(jnp.bfloat16), inputs, framework="jax")
+    report = parity.compare(tmp_path / "a", {"s": lambda x: x.astype(jnp.float32)})
+    assert {(m.reference, m.candidate) for m in report.failures} == {("bfloat16", "float32")}

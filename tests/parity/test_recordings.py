@@ -171,6 +171,7 @@ def test_arrays_of_all_three_kinds_are_compared_whatever_made_them(tmp_path):
         "f32": (torch.tensor(X, dtype=torch.float32), jnp.asarray(X, jnp.float32)),
         "bf16": (torch.tensor(X).bfloat16(), jnp.asarray(X, jnp.float32).astype(jnp.bfloat16)),
         "f16": (torch.tensor(X).half(), X.astype(np.float16)),
+        "minus": (torch.tensor(1j * X).conj().imag, -X),  # torch only notes the minus
         "flag": (torch.tensor(X > 0), jnp.asarray(X > 0)),
         "count": (torch.tensor(3), np.int32(3)),
         "rows": (torch.arange(6).reshape(2, 3).T, np.arange(6, dtype=np.int16).reshape(2, 3).T),
