@@ -30,6 +30,13 @@ def lowest() -> list[str]:
     return [*(f"{name}=={found[name]}" for name in DECIDE), f"jaxlib=={found['jax']}"]
 
 
+def build_needs() -> list[str]:
+    """What builds a wheel of the project, which its tests do without the network."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"][
+        "requires"
+    ]
+
+
 def constraints(kind: str) -> str:
     """What pip is held to."""
     if kind == "pinned":
@@ -45,7 +52,10 @@ def make(kind: str, folder: Path, python: str) -> None:
         held.write_text(constraints(kind), encoding="utf-8")
         install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
         subprocess.run(
-            [*install, "--no-compile", "--constraint", str(held), "--editable", f"{ROOT}[dev]"],
+            [
+                *(*install, "--no-compile", "--constraint", str(held)),
+                *(*build_needs(), "--editable", f"{ROOT}[dev]"),
+            ],
             check=True,
         )
 

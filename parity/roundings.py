@@ -1,14 +1,13 @@
 """Runs of a PyTorch side whose operations round otherwise: term (d) of `parity.tolerance`."""
 
-import ctypes
-import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from parity.directed import directed
+from parity.directions import rounding_directions
 from parity.names import Arrays
 from parity.tolerance import NUM_NUDGES, UNIT_ROUNDOFF, Function
 
@@ -33,7 +32,7 @@ def torch_roundings(side: Function) -> Callable[..., Iterator[Mapping[str, np.nd
                 outputs = side(inputs)
             yield outputs
         for direction in rounding_directions() if draws == first and not coarse else ():
-            with _each_operation(partial(_directed, direction)):
+            with _each_operation(partial(directed, direction)):
                 outputs = side(inputs)
             yield outputs
 
@@ -49,11 +48,6 @@ def _each_operation(call: Callable[..., Any]) -> Any:
             return call(func, args, kwargs or {})
 
     return Mode()
-
-
-def _directed(direction: int, operation: Any, args: tuple, kwargs: dict) -> Any:
-    with rounding(direction):
-        return operation(*args, **kwargs)
 
 
 def _nudged(
@@ -116,37 +110,3 @@ SELECTING = frozenset(
     ]
 )
 """Operations whose results are inputs of theirs, or a sign: they round nothing."""
-
-_DIRECTIONS = {
-    "x86_64": (0x800, 0x400, 0xC00),
-    "aarch64": (0x400000, 0x800000, 0xC00000),
-}
-"""C's FE_UPWARD, FE_DOWNWARD and FE_TOWARDZERO, by processor."""
-
-
-def rounding_directions() -> tuple[int, ...]:
-    """The directions that `rounding` can set here, besides to nearest; empty if none."""
-    machine = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
-    return _DIRECTIONS.get(machine, ()) if _floating_point_environment() else ()
-
-
-@contextmanager
-def rounding(direction: int) -> Iterator[None]:
-    """Rounds this thread's floating-point operations in a direction, then as before."""
-    environment = _floating_point_environment()
-    before = 0 if environment is None else environment.fegetround()
-    if environment is None or environment.fesetround(direction) != 0:
-        raise RuntimeError(f"the rounding direction {direction:#x} can't be set here")
-    try:
-        yield
-    finally:
-        environment.fesetround(before)
-
-
-@cache
-def _floating_point_environment() -> Any:
-    """The C library, if it can set the rounding direction."""
-    if platform.system() not in ("Linux", "Darwin"):
-        return None
-    library = ctypes.CDLL(None)
-    return library if hasattr(library, "fesetround") else None

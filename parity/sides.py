@@ -12,6 +12,7 @@ constant in a jitted function.
 Frameworks are imported where they are used: either may be absent.
 """
 
+from parity.directions import rounding, rounding_directions
 from parity.jax_side import jax_gradients, jax_mapped, jax_trace, jax_values, x64
 from parity.names import (
     COTANGENT,
@@ -23,7 +24,7 @@ from parity.names import (
     nested,
     precision,
 )
-from parity.roundings import rounding, rounding_directions, torch_roundings
+from parity.roundings import torch_roundings
 from parity.tolerance import Function
 from parity.torch_side import (
     arithmetic,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -93,5 +94,10 @@ def test_the_licences_that_are_listed_are_those_of_the_installed_packages():
     listed = {tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in page.splitlines()}
     found = {(name, *about) for name, about in licences.found().items()}
     assert len(found) > 40
-    assert found - listed == set()
+    # An environment of other versions (`benchmarks.environments`) may need other packages.
+    pins = {canonicalize_name(name): pin for name, pin in (line.split("==") for line in PINS)}
+    is_pinned = {name: pins.get(name) == version(name).partition("+")[0] for name, *_ in found}
+    assert all(is_pinned.values()) or version("flax") != pins["flax"]
+    assert sum(is_pinned.values()) > 20
+    assert {row for row in found - listed if is_pinned[row[0]]} == set()
     assert not any("unknown" in licence.lower() or not licence for _, licence, _ in found)

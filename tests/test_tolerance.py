@@ -1,6 +1,7 @@
 """The rule itself: what it must pass, what it must fail, and the false alarms that shaped it."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -569,6 +570,60 @@ def test_a_nudge_moves_what_is_finite_beside_what_is_not():
         np.testing.assert_array_equal(moved[:3], given[:3])
         assert 0 < abs(moved[3]) <= 4 * 2.0**-40
         assert (moved[4] == 4) == (still is not None)
+
+
+class Operation:
+    """As one of torch's, off by log 2 where the processor does not round to nearest."""
+
+    def __init__(self, function, *tags, writes=False):
+        self.function, self.tags, self.num_calls = function, tags, 0
+        self._schema = SimpleNamespace(is_mutable=writes)
+
+    def __call__(self, x):
+        from parity import directions
+
+        self.num_calls += 1
+        off = directions._floating_point_environment().fegetround() != 0
+        return self.function(x, math.log(2) if off else 0.0)
+
+
+def test_what_relies_on_rounding_to_nearest_is_taken_as_it_is_to_nearest():
+    import torch
+
+    from parity.directed import directed
+    from parity.sides import rounding_directions
+
+    given = torch.tensor([1.0, 0.1, 3.0], dtype=torch.float64)
+    many = torch.arange(1.0, 20.0, dtype=torch.float64)
+    for direction in rounding_directions():
+        broken = Operation(lambda x, off: torch.log(x) + off * (x == 3))
+        assert torch.equal(directed(direction, broken, (given,), {}), torch.log(given))
+        # What a rounding can do stays, and so does what a neighbour of an input does.
+        thirds = Operation(lambda x, off: x / 3)
+        assert not torch.equal(directed(direction, thirds, (many,), {}), many / 3)
+        steep = Operation(lambda x, off: 1e9 * (x - 3) + off * 1e-7)
+        assert directed(direction, steep, (given[2:],), {}).item() > 0.69e-7
+        # What is written into is written into once, what draws numbers draws once.
+        doubled = given.clone()
+        inplace = Operation(lambda x, off: x.mul_(2).add_(off), writes=True)
+        assert directed(direction, inplace, (doubled,), {}) is doubled
+        assert torch.equal(doubled, 2 * given)
+        drawn = Operation(lambda x, off: x, torch.Tag.nondeterministic_seeded)
+        directed(direction, drawn, (given,), {})
+        assert drawn.num_calls == 1
+
+
+def test_no_direction_moves_a_log_softmax_of_equal_numbers_by_more_than_roundings():
+    """Of 3 and of 6 the sum of exponentials is 1.5 · 2ᵏ, at which a logarithm of SLEEF's is off."""
+    import torch
+
+    from parity import sides
+
+    side = sides.torch_values(lambda x: torch.log_softmax(x, -1))
+    for number in (2, 3, 5, 6, 12):
+        found = sides.torch_roundings(side)({"x": np.zeros((2, number))})
+        for run in found:
+            np.testing.assert_allclose(run["value"], -math.log(number), rtol=2**-50)
 
 
 def test_further_draws_are_others_and_the_processors_directions_are_not_taken_again():
