@@ -75,11 +75,13 @@ def main(options: Lockstep) -> int:
         judges, "parts", options.parts, "faults together with free, whose nudged runs judge them"
     )
     if options.again:
-        failed = [row for row in figures.get("resync", []) if not row["ok"]]
+        accepted = "that figures of full runs are kept: --parts resync --save"
+        require("resync" in figures, "again", True, accepted)
+        failed = [row for row in figures["resync"] if not row["ok"]]
         for number, row in shared(once_more, [(row,) for row in failed], options.jobs):
             figures["resync"][figures["resync"].index(failed[number])] = row
-        if options.save:
-            save(figures)
+            if options.save:
+                save(figures)
     for part in () if options.again else options.parts:
         function, tasks = tasks_of(part)
         rows = kept(function, figures.get(part, [])) if options.missing else {}

@@ -72,6 +72,8 @@ def once_more(row: dict[str, Any]) -> dict[str, Any]:
         "failed_from": failed,
         "closest_of_others": agreed["closest"],
         "closest_stage_of_others": agreed["closest_stage"],
+        "failed_before": row.get("failed_before")
+        or {"from": row["failed_from"], "closest": row["closest"], "failures": row["failures"]},
         "failures": [failure for piece in pieces for failure in piece["failures"]],
     }
 
@@ -111,7 +113,8 @@ def _piece(config: TrainConfig, led: Any) -> dict[str, Any]:
 
 def joined(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The pieces of a run as one."""
-    agreed = _closest([row for row in rows if row["ok"]] or rows)
+    none = {"closest": 0.0, "closest_stage": rows[0]["closest_stage"]}
+    agreed = _closest([none, *(row for row in rows if row["ok"])])
     before = np.cumsum([0, *(row["updates"] for row in rows)])
     return {
         **{name: value for name, value in rows[-1].items() if name != "over"},

@@ -6,12 +6,12 @@ from typing import Protocol
 
 import numpy as np
 
-from parity.arrays import Arrays, differences, largest_magnitude, outputs_of
+from parity.arrays import Arrays, cast, differences, largest_magnitude, outputs_of
 
 NUM_NUDGES = 8
-"""Draws that are always made where what rounding is worth is asked for."""
+"""Draws of each kind: of inputs, and of operations, unless one of the first allows the error."""
 MOST_NUDGES = 64
-"""Draws in all, where an error asks for more of them."""
+"""Draws of operations in all, where an error asks for more of them."""
 JUMP = 1e-6
 """A response to an ulp of float64 that is more than this share of max|ref| may be a jump,"""
 SHRINKS = 2.0**-20
@@ -91,16 +91,19 @@ class RoundedRuns:
                 yield _largest(response, ~are_jumps(fine, coarse, least))
 
     def further_responses(self, leaf: str) -> Iterator[float]:
-        """What further draws show, each by itself, where the usual runs show no jump.
+        """What further draws show, each by itself, where it is small or known to shrink.
 
-        Eight draws may miss what rounding can do where a few operations with few results make up
-        all of an answer, such as the slope of a saturated tanh, which is one of three numbers.
+        Eight draws may miss what rounding can do where few operations make up all of an answer,
+        such as the slopes of saturated tanh. A response that is not small counts if the coarse
+        draws of the usual runs are larger there, by as much as they are where nothing jumps.
         """
-        least = self._least(leaf)
-        shrinks = (self.response(leaf) > least) & ~self.jumps(leaf)
+        least, coarse = self._least(leaf), None
         for run in self._further:
             found = self._moved(leaf, [run])
-            yield _largest(found, (found <= least) | shrinks)
+            if coarse is None and (found > least).any():
+                coarse = self._moved(leaf, self._coarse)
+            jumps = found > least if coarse is None else are_jumps(found, coarse, least)
+            yield _largest(found, ~jumps)
 
     def _least(self, leaf: str) -> float:
         return JUMP * largest_magnitude(self._exact()[leaf])
@@ -115,18 +118,22 @@ class RoundedRuns:
     def _all(self) -> list[dict[str, np.ndarray]]:
         return [*self._usual]
 
+    @property
+    def _given(self) -> dict[str, np.ndarray]:
+        return cast(self._inputs, np.float64)
+
     @cached_property
     def _usual(self) -> "_Once":
-        return _Once(self._roundings(self._inputs) if self._roundings else ())
+        return _Once(self._roundings(self._given) if self._roundings else ())
 
     @cached_property
     def _coarse(self) -> "_Once":
-        return _Once(self._roundings(self._inputs, coarse=True) if self._roundings else ())
+        return _Once(self._roundings(self._given, coarse=True) if self._roundings else ())
 
     @cached_property
     def _further(self) -> "_Once":
         draws = range(NUM_NUDGES, MOST_NUDGES)
-        return _Once(self._roundings(self._inputs, draws=draws) if self._roundings else ())
+        return _Once(self._roundings(self._given, draws=draws) if self._roundings else ())
 
 
 class _Once:

@@ -16,7 +16,8 @@ how far the two may part is measured on the reference.
       operations otherwise (`parity.sides.torch_roundings`): each operation's result moved to a
       neighbouring number (8 draws), and the processor rounding up, down and towards zero. Either
       puts an operation off by up to 2⁻⁵², twice what rounding to nearest can. An error beyond all
-      this, but by 16 times at most, is asked for with further draws, up to 64.
+      this, but by 16 times at most, is answered with further draws, up to 64 (where the reference
+      is at hand; not by what a recording holds, nor for the margin of a decision).
 
 1. **Meaning, in float64 (the gate):** max|a − b| ≤ max(1e-11 · max|ref|, 16 · Y(2⁻⁵³)).
 2. **Rounding, in float32:** the candidate's error against the float64 reference is at most
@@ -31,12 +32,13 @@ moves the entropy by 1e-29, and the float32 error (all of 9e-17), scaled by 2⁻
 does not shrink with u there. The slope 1 − tanh² of a saturated tanh is of the same kind. So the
 operations themselves are rounded otherwise: their results, which any operation may have off by u,
 and by the processor (Kahan), which reaches the additions inside a fused one. What a computation
-does not round can't respond.
+does not round can't respond. A function that relies on rounding to nearest, and is off by more than
+roundings if the processor rounds down, is taken as it is to nearest (`parity.directed`).
 
 Why further draws. Where an answer is made of few operations' roundings, few draws may miss what
-they can do. In a run whose policy had saturated, the gradient was made of slopes 1 − tanh² that are
-a few ulps of 1: 64 draws moved its norm three times as far as the first 8 (`benchmarks.draws`), and
-of 50,463 updates four were beyond what 8 allow, by up to 2.1 times.
+they can do. In a run whose policy had saturated, the gradient was made of slopes 1 − tanh² of which
+few digits are left: 64 draws moved its norm three times as far as the first 8
+(`benchmarks.draws`), and of 50,463 updates four were beyond what 8 allow, by up to 2.1 times.
 
 Why the float32 runs flush subnormals. XLA on a CPU takes numbers below 2⁻¹²⁶ for zero, PyTorch by
 default does not. A candidate can't be asked to keep what its arithmetic lacks, so the reference's

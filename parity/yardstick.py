@@ -33,6 +33,10 @@ SLACK = 16
 """Two right programs round differently: what one draw shows is allowed this many times."""
 
 
+NOT_BY_FAR = 16
+"""Times its bound an error may be for further draws to be made: they seldom show that much more."""
+
+
 class Bound(NamedTuple):
     """How far an array may be off, and which term says so."""
 
@@ -103,7 +107,7 @@ class Yardstick:
                 return Bound(per_response * response, "rounding")
         measured = [Bound(SLACK * size, term) for term, size in self.terms(leaf, dtype).items()]
         bound = max([self.scale_bound(leaf, dtype), *measured], key=lambda bound: bound.value)
-        if asked and bound.value < enough <= SLACK * bound.value:
+        if asked and bound.value < enough <= NOT_BY_FAR * bound.value:
             for response in self._rounded.further_responses(leaf):
                 further = Bound(per_response * response, "rounding")
                 bound = max(bound, further, key=lambda bound: bound.value)

@@ -19,8 +19,9 @@ case "$*" in *FAILS*) exit 3 ;; esac
 def run(tmp_path, monkeypatch):
     """Runs the script; gives its exit status, and pytest's flags and paths of each call."""
     monkeypatch.setenv("XLA_FLAGS", "--own")
+    monkeypatch.delenv("TEST_PYTHON", raising=False)
     (tmp_path / "scripts").mkdir()
-    (tmp_path / "scripts" / "lint").write_text("true\n", encoding="utf-8")
+    (tmp_path / "scripts" / "lint").write_text("echo linted >>calls\n", encoding="utf-8")
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
 
@@ -30,8 +31,9 @@ def run(tmp_path, monkeypatch):
         python.chmod(0o755)
         done = subprocess.run(["sh", "scripts/test", *arguments], cwd=tmp_path, check=False)
         calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
+        assert calls[0] == "linted"
         start = "-m pytest -n 2 --dist worksteal "
-        found = [call.split("|") for call in calls]
+        found = [call.split("|") for call in calls if call != "linted"]
         assert all(words.startswith(start) for _, words in found)
         return done.returncode, [(flags, words.removeprefix(start)) for flags, words in found]
 
@@ -59,3 +61,13 @@ def test_the_other_half_runs_if_one_fails_and_the_whole_has_failed(run, fails):
 def test_arguments_narrow_one_run(run):
     assert run("-k", "returns") == (0, [("--own", "-k returns")])
     assert run("-k", "returns", fails="returns")[0] == 3
+
+
+def test_another_environment_runs_the_tests_alone(run, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.write_text('#!/bin/sh\necho "$*" >>others\n', encoding="utf-8")
+    other.chmod(0o755)
+    monkeypatch.setenv("TEST_PYTHON", "./other")
+    with pytest.raises(FileNotFoundError, match="calls"):  # neither linted nor run by .venv
+        run("-k", "returns")
+    assert (tmp_path / "others").read_text() == "-m pytest -n 2 --dist worksteal -k returns\n"

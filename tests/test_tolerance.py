@@ -549,7 +549,13 @@ def test_an_error_beyond_what_the_usual_draws_allow_asks_for_more_unless_it_is_b
 
 @pytest.mark.parametrize(
     ("usual", "further", "counted"),
-    [(1e-7, 2.0, 1e-7), (1e-7, 1e-3, 1e-7), (1e-5, 4e-5, 4e-5), (1e-7, 4e-7, 4e-7)],
+    [
+        (1e-7, 2.0, 1e-7),
+        (1e-7, 1e-3, 1e-7),
+        (1e-5, 4e-5, 4e-5),
+        (1e-7, 4e-7, 4e-7),
+        (1e-5, 1e5, 1e-5),
+    ],
 )
 def test_a_further_draw_that_may_jump_allows_nothing_where_none_was_seen_to_shrink(
     usual, further, counted
@@ -603,6 +609,8 @@ def test_what_relies_on_rounding_to_nearest_is_taken_as_it_is_to_nearest():
         assert not torch.equal(directed(direction, thirds, (many,), {}), many / 3)
         steep = Operation(lambda x, off: 1e9 * (x - 3) + off * 1e-7)
         assert directed(direction, steep, (given[2:],), {}).item() > 0.69e-7
+        of_zero = Operation(lambda x, off: x + off * 2**-52)  # which has no neighbour to answer to
+        assert directed(direction, of_zero, (0 * given,), {}).all()
         # What is written into is written into once, what draws numbers draws once.
         doubled = given.clone()
         inplace = Operation(lambda x, off: x.mul_(2).add_(off), writes=True)

@@ -100,6 +100,12 @@ class Correspondence:
         """The lines that asked for one of JAX's values."""
         return self.jax.values[index].marks
 
+    def tells_little(self, index: int) -> bool:
+        """Whether a value of JAX's only lays out numbers that are all alike."""
+        near = (index, *self.jax.values[index].parents)
+        alike = any(self.jax.values[i].is_plain and self.inputs_of_jax[i] for i in near)
+        return base_of(self.jax.values[index]) in LAYOUTS and alike
+
     def own_parents(self, tape: Tape, index: int) -> list[int]:
         """What a value was made of, behind what only lays it out."""
         found = []

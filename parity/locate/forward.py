@@ -13,7 +13,6 @@ from itertools import permutations, product
 
 from parity.locate.calls import wrong_call
 from parity.locate.jax_tape import JaxRun
-from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.matching import Partners
 from parity.locate.placing import Blame
 from parity.locate.plain import Plain
@@ -29,10 +28,17 @@ MAX_ITERATIONS = 8
 class Forward(Plain):
     """The search on one pair of tapes."""
 
-    def __init__(self, partners: Partners, runs: Sequence[JaxRun], wrong: dict[str, float]) -> None:
+    def __init__(
+        self,
+        partners: Partners,
+        runs: Sequence[JaxRun],
+        wrong: dict[str, float],
+        *,
+        trusts_plain: bool = True,
+    ) -> None:
         """The partners, JAX's runs, and the slack of each output that is wrong."""
         super().__init__(partners, runs, wrong)
-        self._runs = runs
+        self._runs, self.trusts_plain = runs, trusts_plain
 
     @cached_property
     def region(self) -> list[int]:
@@ -95,11 +101,10 @@ class Forward(Plain):
             return outer
         leaves = self._all_leaves()
         blame = self._blame_of(leaves) if leaves else None
-        if self.trusts_plain and (blame is None or self._tells_little(blame.candidate)):
+        if self.trusts_plain and (blame is None or self.tells_little(blame.candidate)):
             # Rewards of one kind, or a gap that is divided by nothing: what is wrong may be 0 or 1
             # everywhere, and 0 and 1 are numbers that PyTorch has.
-            wary = Forward(self.partners, self._runs, self.wrong)
-            wary.trusts_plain = False
+            wary = Forward(self.partners, self._runs, self.wrong, trusts_plain=False)
             if found := wary._all_leaves():
                 return wary._blame_of(found)
         if blame is not None:
@@ -122,12 +127,6 @@ class Forward(Plain):
             if shared is not None:
                 return Blame(shared, leaves[first], self.depth_of(shared), first)
         return self.placed(first, leaves[first])
-
-    def _tells_little(self, index: int) -> bool:
-        """Whether a value of JAX's only lays out numbers that are all alike."""
-        near = (index, *self.jax.values[index].parents)
-        alike = any(self.jax.values[i].is_plain and self.inputs_of_jax[i] for i in near)
-        return base_of(self.jax.values[index]) in LAYOUTS and alike
 
     def _all_leaves(self) -> dict[int, int]:
         """The first values that are wrong on the way to any wrong output, with PyTorch's."""

@@ -23,7 +23,7 @@ def one_by_one(args: tuple, number: int) -> list[Any]:
 
 
 def is_plain(tensor: Any) -> bool:
-    """Whether it is a tensor whose numbers lie in this process's memory, one after the other."""
+    """Whether it is a tensor whose numbers lie in this process's memory, as NumPy can see them."""
     import torch
 
     if not isinstance(tensor, torch.Tensor):

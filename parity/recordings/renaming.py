@@ -101,15 +101,12 @@ def _require_there(theirs: Recording, names: Renames) -> None:
     stages = theirs.stages.values()
     inputs = prefixes([*paths(theirs.inputs, "inputs"), *_of_stages(theirs, [])])
     outputs = prefixes(path for stage in stages for path in stage.outputs)
-    per_stage = {
-        f"{stage}/{old}": new for stage, each in names.of_stage.items() for old, new in each.items()
-    }
-    for given, known in (
-        (names.inputs, inputs),
-        (names.outputs, outputs),
-        (per_stage, outputs),
-        (names.stages, [*theirs.stages]),
-    ):
+    tables = [(names.inputs, inputs), (names.outputs, outputs)]
+    for stage, each in names.of_stage.items():
+        there = theirs.stages.get(names.stages.get(stage, stage))
+        known = outputs if there is None else prefixes(there.outputs)
+        tables.append(({f"{stage}/{old}": new for old, new in each.items()}, known))
+    for given, known in (*tables, (names.stages, [*theirs.stages])):
         for old, new in given.items():
             if new not in known:
                 raise unknown_choice(f"rename[{old!r}], in the candidate,", new, known)

@@ -32,7 +32,7 @@ print(__name__, __file__, __spec__, sys.argv, [path for path in sys.path if here
 
 @pytest.mark.parametrize(
     "arguments",
-    [["below/script.py", "-v"], ["-P", "below/script.py"], ["link.py"]],
+    [["below/script.py", "-v"], ["-P", "below/script.py"], ["link.py"], ["below/../link.py"]],
     ids=" ".join,
 )
 def test_a_script_finds_what_python_gives_one(here, arguments):

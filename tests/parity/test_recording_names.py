@@ -215,6 +215,16 @@ def test_a_name_in_another_stage_does_not_hide_one_that_is_not_there(tmp_path):
         parity.compare(tmp_path / "a", tmp_path / "b", rename=rename)
 
 
+def test_a_name_of_one_stage_is_looked_for_in_that_stage(tmp_path):
+    bare(tmp_path / "a", one={"p": X}, two={"p": X})
+    bare(tmp_path / "b", eins={"p": X}, two={"q": X})
+    rename = {"one": "eins", "one/p": "q", "two/p": "q"}
+    with pytest.raises(UsageError, match=r"rename\['one/p'\], in the candidate, is 'q'"):
+        parity.compare(tmp_path / "a", tmp_path / "b", rename=rename)
+    del rename["one/p"]
+    parity.compare(tmp_path / "a", tmp_path / "b", rename=rename).assert_ok()
+
+
 @pytest.mark.parametrize("inputs", [{"x": 1, "w": {"a": 2}}, {"w": {"a": 2}, "x": 1}])
 def test_a_renamed_input_does_not_take_the_place_of_what_is_below_its_name(tmp_path, inputs):
     bare(tmp_path / "a", {"w": 1}, s={"p": X})

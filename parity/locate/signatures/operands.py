@@ -93,7 +93,10 @@ def another_operand(clues: Clues) -> Found | None:
 
 
 def operand_of_a_function(clues: Clues) -> Found | None:
-    """r = f(a) and w = f(b): the same function, of another value that both sides have."""
+    """r = f(a) and w = f(b): the same function, of another value that both sides have.
+
+    Of the functions that are one operation on both sides: tanh, sigmoid, exp, log, abs.
+    """
     for pair in clues.main if clues.evidence.reference is not None else ():
         names = {kind_of(seen) for seen in pair[:2]}
         if len(names) > 1 or not telling(pair) or (name := names.pop()) not in ACTIVATIONS:

@@ -21,7 +21,7 @@ def main() -> None:
     plan = getattr(start_up, "PLAN", {})
     if start_up is not None and "watch" in plan and start_up.is_below(path, plan["watch"]):
         start_up.note_main(plan, path)
-    file = os.path.abspath(script)
+    file = os.path.join(os.getcwd(), script)
     loader = importlib.machinery.SourceFileLoader("__main__", file)
     module = types.ModuleType("__main__")
     module.__dict__.update(__file__=file, __loader__=loader, __builtins__=__builtins__)

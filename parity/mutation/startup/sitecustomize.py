@@ -103,7 +103,8 @@ def _watched(loader: importlib.machinery.SourceFileLoader, path: str, notes: Pat
             statement = ast.copy_location(ast.Expr(call), first)
             node.body.insert(1 if is_docstring else 0, ast.fix_missing_locations(statement))
     if type(loader).source_to_code is not importlib.machinery.SourceFileLoader.source_to_code:
-        # It may add checks (jaxtyping's does), to a text: this one's lines are others.
+        # It may add checks, as jaxtyping's does, and takes a text. (Whose lines are numbered
+        # otherwise than the file's, in this first run alone.)
         return loader.source_to_code(ast.unparse(tree).encode(), loader.path)
     return compile(tree, loader.path, "exec", dont_inherit=True)
 
