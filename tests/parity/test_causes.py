@@ -931,10 +931,11 @@ def test_values_that_have_nothing_to_do_with_each_other_have_no_cause(seed):
 
 
 ON_OPERATIONS = {s.check for module in (operations, clips, written) for s in module.SIGNATURES}
+BY_THEMSELVES = ("stopped_by_name", "operand_of_a_function")
 ON_NUMBERS = [
-    s for s in SIGNATURES if s.check.__name__ != "stopped_by_name" and s.check not in ON_OPERATIONS
+    s for s in SIGNATURES if s.check.__name__ not in BY_THEMSELVES and s.check not in ON_OPERATIONS
 ]
-"""All but those that look at operations: they have tests of their own, in
+"""All but those that look at more than two statements: they have tests of their own, here or in
 `test_causes_operations.py`."""
 
 

@@ -31,6 +31,8 @@ def wait_until(holds):
 
 HELD = """
 import time
+from pathlib import Path
+
 Path("begun").touch()
 while Path("hold").exists():
     time.sleep(0.02)
