@@ -41,7 +41,8 @@ def of_networks() -> Iterator[Variant]:
     yield in_jax("log-variance not halved", "jnp", exp=lambda x: jnp.exp(2 * x))
     yield in_jax("softplus for exp", "jnp", exp=lambda x: jax.nn.softplus(2 * x))
     yield in_torch("GELU for ReLU", relu=torch.nn.functional.gelu)
-    yield in_torch("clamp for ReLU", relu=lambda x: x.clamp(min=0))
+    # As torch's clamp was before 2.14: its slope at the bound is 1, there and in no later one.
+    yield in_torch("clamp for ReLU", relu=lambda x: torch.where(x >= 0, x, 0.0))
     yield in_torch("variance for deviation", exp=lambda x: torch.exp(2 * x))
     swapped = Patch(
         jax_networks,
