@@ -48,7 +48,8 @@ def _guided(name: str, seconds: int, folder: Path, seed: int) -> None:
         from benchmarks.fuzz.mutations import mutated
         from benchmarks.fuzz.targets import TARGETS, corpus
 
-        for path in corpus(name)[:1]:  # what a reader imports when it is first called, too
+        # What a reader imports when it is first called, too: of files that are read to their end.
+        for path in corpus(name):
             TARGETS[name](path.read_bytes())
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
