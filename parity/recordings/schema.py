@@ -163,7 +163,7 @@ def loaded(path: Path) -> Recording:
 
 def _recording(path: Path, leaves: dict[str, Leaf], about: dict[str, Any]) -> Recording:
     dtypes: dict[str, str] = {}
-    inputs = _tree(about["inputs"], leaves, "", dtypes)
+    inputs = _by_name(about["inputs"], leaves, dtypes)
     stages = [_stage(plain, leaves) for plain in about["stages"]]
     surroundings = about["surroundings"]
     for name in ("python", "platform", "processor", "cores"):
@@ -178,6 +178,16 @@ def _recording(path: Path, leaves: dict[str, Leaf], about: dict[str, Any]) -> Re
         {stage.name: stage for stage in stages},
         surroundings,
     )
+
+
+def _by_name(
+    plain: dict[str, Any], leaves: dict[str, Leaf], dtypes: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Inputs, which have names whatever else they hold."""
+    found = _tree(plain, leaves, "", dtypes)
+    if not isinstance(found, dict):
+        raise TypeError(f"inputs are a {type(found).__name__}")
+    return found
 
 
 def _tree(
@@ -217,7 +227,7 @@ def _stage(plain: dict[str, Any], leaves: dict[str, Leaf]) -> Stage:
         {str(each["path"]): _output(each, leaves) for each in plain["outputs"]},
         Location(str(file), int(line), str(code)),
         plain["framework"],
-        None if inputs is None else _tree(inputs, leaves, ""),
+        None if inputs is None else _by_name(inputs, leaves),
         None
         if weights is None
         else {leaf: leaves[stored].array for leaf, stored in weights.items()},
