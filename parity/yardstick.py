@@ -20,8 +20,6 @@ from parity.arrays import (
 from parity.rounded_runs import JUMP, NUM_NUDGES, RoundedRuns, Roundings, are_jumps
 
 Function = Callable[[Arrays], Mapping[str, np.ndarray]]
-
-
 Sensitivity = Callable[[Arrays], Mapping[str, Mapping[str, np.ndarray]]]
 """Inputs to `{scalar output: {input: ∂output/∂input}}`, in float64."""
 
@@ -31,10 +29,9 @@ GATE = 1e-11
 FLOAT32_SCALE = 2.0**-23
 SLACK = 16
 """Two right programs round differently: what one draw shows is allowed this many times."""
-
-
 NOT_BY_FAR = 16
-"""Times its bound an error may be for further draws to be made: they seldom show that much more."""
+"""Times its bound an error may be for further draws to be made. They are dear, and showed up to 3
+times what the usual ones do (`benchmarks.draws`)."""
 
 
 class Bound(NamedTuple):
