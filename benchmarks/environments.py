@@ -4,7 +4,7 @@
     FOLDER/bin/python -m benchmarks.traps --save newest
 
 `newest` is what pip finds in the ranges of pyproject.toml, `pinned` what constraints.txt says, and
-`lowest` the lower end of each range that decides what is computed. It needs nothing but Python,
+`lowest` the lower end of each range but rich's. It needs nothing but Python,
 the one that runs it unless another is named.
 """
 
@@ -18,8 +18,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("newest", "pinned", "lowest")
-DECIDE = ("jax", "flax", "optax", "numpy", "torch")
-"""Of these the lowest are installed; the others are whatever goes with them."""
+OF_LOWEST = (
+    *("jax", "flax", "optax", "numpy", "torch"),
+    *("gymnasium", "jaxtyping", "lazy_loader", "safetensors", "tyro"),
+)
+"""Of these the lowest are installed; rich, of which import-linter needs a later one, is whatever
+goes with them."""
 
 
 def lowest() -> list[str]:
@@ -27,7 +31,7 @@ def lowest() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     ranges = [*project["dependencies"], *project["optional-dependencies"]["torch"]]
     found = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(ranges), flags=re.MULTILINE))
-    return [*(f"{name}=={found[name]}" for name in DECIDE), f"jaxlib=={found['jax']}"]
+    return [*(f"{name}=={found[name]}" for name in OF_LOWEST), f"jaxlib=={found['jax']}"]
 
 
 def build_needs() -> list[str]:

@@ -121,7 +121,8 @@ def test_the_committed_tables_have_every_entry_and_the_versions_that_they_are_na
         found = [Version(each.versions[name]) for each in tables.values()]
         assert found == sorted(found, reverse=True)
     for each in map(Requirement, environments.lowest()):
-        assert tables["lowest"].versions[each.name] in each.specifier
+        if each.name in MEASURED_WITH:
+            assert tables["lowest"].versions[each.name] in each.specifier
         assert each.name == "jaxlib" or f">={next(iter(each.specifier)).version}" in str(
             ranges[each.name]
         )
