@@ -3,9 +3,10 @@
 import math
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from pgjax.threefry import draw, uniform
 
 HEAD_INIT_BOUND = 3e-3
 """Both heads of `ReparamTrickAgent` start uniformly within ± this, weight and bias."""
@@ -18,11 +19,11 @@ def _linear(name: str, inputs: int, outputs: int, bound: float | None = None) ->
     """
     limit = 1 / math.sqrt(inputs) if bound is None else bound
 
-    def uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-        return jax.random.uniform(key, shape, dtype, -limit, limit)
+    def start(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+        return draw(uniform, key, shape, low=-limit, high=limit)
 
     dtype = jnp.result_type(float)
-    return nn.Dense(outputs, param_dtype=dtype, kernel_init=uniform, bias_init=uniform, name=name)
+    return nn.Dense(outputs, param_dtype=dtype, kernel_init=start, bias_init=start, name=name)
 
 
 def _hidden(obs: Float[Array, "*batch O"], hidden_sizes: tuple[int, ...]) -> Float[Array, "..."]:

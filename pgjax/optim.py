@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from pgcore.config import TrainConfig
 from pgcore.errors import require, require_betas, require_learning_rate
+from pgjax.types import TrainState
 
 _CLIP_NORM_EPS = 1e-6
 """`torch.nn.utils.clip_grad_norm_` divides by the norm plus this."""
@@ -100,6 +101,17 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     if config.max_grad_norm is None:
         return adam(config.learning_rate)
     return chain(clip_by_global_norm(config.max_grad_norm), adam(config.learning_rate))
+
+
+def _apply_gradient(
+    optimizer: optax.GradientTransformation, state: TrainState, loss: Array, grads: Any
+) -> TrainState:
+    """The state after the optimizer's step."""
+    # Some of optax's transformations are steered by the loss.
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+        grads, state.opt_state, state.params, value=loss, grad=grads
+    )
+    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.update + 1)
 
 
 def _rate(learning_rate: Any, count: Array) -> Any:

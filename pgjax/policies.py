@@ -16,6 +16,7 @@ from pgcore.config import as_sizes
 from pgcore.errors import UsageError, is_int, require, unknown_choice
 from pgjax.distributions import Categorical, Normal
 from pgjax.networks import ReinforceAgent, ReparamTrickAgent
+from pgjax.threefry import draw, gumbel, normal
 
 Distribution = Categorical | Normal
 
@@ -63,7 +64,24 @@ def make_policy(
     policy = from_callable(
         None, apply, num_actions, distribution="normal" if heads else "categorical"
     )
-    return policy._replace(init=lambda key: module.init(key, jnp.zeros(obs_dim)))
+    return policy._replace(
+        init=lambda key: module.init(key, jnp.zeros(obs_dim)),
+        apply=_AgentApply(agent, (obs_dim, num_actions), policy.apply, policy[2:]),
+    )
+
+
+class _AgentApply(NamedTuple):
+    """`Policy.apply` of one of the two agents, by which `pgjax.fast` knows it."""
+
+    agent: str
+    dims: tuple[int, int]
+    """O and A."""
+    apply: Callable[[Any, Float[Array, "*batch O"]], Any]
+    others: tuple[Callable, ...]
+    """The policy's functions after `apply`, as they were made."""
+
+    def __call__(self, params: Any, obs: Float[Array, "*batch O"]) -> Any:
+        return self.apply(params, obs)
 
 
 def from_callable(
@@ -86,12 +104,12 @@ def from_callable(
     """
     require(is_int(num_actions, 1), "num_actions", num_actions, "an integer of at least 1")
 
-    def categorical(params: Any, obs: Float[Array, "*batch O"]) -> Categorical:
+    def to_categorical(params: Any, obs: Float[Array, "*batch O"]) -> Categorical:
         logits = fn(params, obs)
         _require_shape("the logits", logits, (*obs.shape[:-1], num_actions))
         return Categorical(logits)
 
-    def normal(params: Any, obs: Float[Array, "*batch O"]) -> Normal:
+    def to_normal(params: Any, obs: Float[Array, "*batch O"]) -> Normal:
         outputs = fn(params, obs)
         if not isinstance(outputs, tuple | list) or len(outputs) != 2:
             raise UsageError(
@@ -109,9 +127,9 @@ def from_callable(
         case "categorical":
             return Policy(
                 init=lambda key: params,
-                apply=categorical,
-                draw_noise=lambda key, steps, episodes: jax.random.gumbel(
-                    key, (steps, episodes, num_actions)
+                apply=to_categorical,
+                draw_noise=lambda key, steps, episodes: draw(
+                    gumbel, key, (steps, episodes, num_actions)
                 ),
                 sample=lambda dist, noise: dist.sample(noise),
                 action=lambda sample: sample,
@@ -121,9 +139,9 @@ def from_callable(
         case "normal":
             return Policy(
                 init=lambda key: params,
-                apply=normal,
-                draw_noise=lambda key, steps, episodes: jax.random.normal(
-                    key, (steps, episodes, num_actions)
+                apply=to_normal,
+                draw_noise=lambda key, steps, episodes: draw(
+                    normal, key, (steps, episodes, num_actions)
                 ),
                 sample=lambda dist, noise: dist.sample(noise),
                 action=lambda sample: jnp.argmax(sample, axis=-1),

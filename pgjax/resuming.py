@@ -4,12 +4,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from pgcore.training.bookkeeping import Result, Update
 from pgcore.training.loop import run
 from pgcore.training.reopening import reopen
 from pgjax.checkpoint import _load, _require_fit, _stored_keys
 from pgjax.envs.registry import make_env
-from pgjax.train import _make_parts, _make_trainer, _run_keys
+from pgjax.train import _compiled, _make_parts, _make_trainer, _run_keys
 
 
 def resume(
@@ -51,7 +53,7 @@ def resume(
         config = before.config
         found = _load(before.stored, str(run_dir))
         _require_fit(found.state.params, config, make_env(config.env_id))
-        keys = _stored_keys(before.stored.state) or _run_keys(config.seed)[1:]
+        keys = _stored_keys(before.stored.state) or _compiled(_run_keys)(np.uint32(config.seed))[1:]
         return run(
             config,
             found.policy,

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 from pgcore.errors import require, require_count
 from pgjax.envs.base import Env
 from pgjax.policies import Policy
+from pgjax.threefry import split
 from pgjax.types import Noise, Trajectory
 
 _CHUNK_STEPS = 20
@@ -29,7 +30,7 @@ def draw_noise(policy: Policy, env: Env, key: Array, num_episodes: int) -> Noise
         UsageError: `num_episodes` is no number of episodes.
     """
     require_count("num_episodes", num_episodes)
-    reset_key, policy_key = jax.random.split(key)
+    reset_key, policy_key = split(key)
     return Noise(
         reset=env.draw_reset(reset_key, num_episodes),
         policy=policy.draw_noise(policy_key, env.max_steps, num_episodes),

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -22,8 +21,11 @@ from pgcore.training.seeds import (
 )
 from pgcore.training.seeds import SeedsError as SeedsError
 from pgjax.checkpoint import _require_fit, params_to_tensors
-from pgjax.train import _Episodes, _make_parts, _num_eval_batches, _run_keys, train
+from pgjax.train import _compiled, _Episodes, _make_parts, _run_keys, train
 from pgjax.types import TrainState
+
+_EVALUATED_AT_ONCE = 8
+"""Lanes whose evaluations are played in one call; a group that is smaller is filled up."""
 
 
 def train_seeds(
@@ -70,63 +72,74 @@ def train_seeds(
             callback=callback,
         )
     parts = _make_parts(config)
-    num_batches = _num_eval_batches(config)
-    init_keys, *keys = jax.vmap(_run_keys, out_axes=1)(jnp.array(seeds, jnp.uint32))
-
-    def play_lanes(params: Any, keys: Array, lanes: Any, updates: Any, batches: Any) -> _Episodes:
-        """One batch of episodes for each of `lanes`, in which a lane may come more than once."""
-        chosen = jax.tree.map(lambda leaf: leaf[lanes], params)
-        return jax.vmap(parts.play)(chosen, keys[lanes], updates, batches)
-
-    play, learn = jax.jit(play_lanes), jax.jit(jax.vmap(parts.learn))
+    play_all = parts.play_all
+    assert play_all is not None  # it is our own CartPole
+    init_keys, *keys = _compiled(jax.vmap(_run_keys))(np.array(seeds, np.uint32))
+    play, learn = _compiled(jax.vmap(parts.play)), _compiled(jax.vmap(parts.learn))
+    play_all = _compiled(jax.vmap(play_all))
 
     def step(lanes: _Lanes) -> tuple[_Lanes, list[StepResult]]:
-        every = np.arange(len(lanes.train_keys), dtype=np.int32)
         before = lanes.states
-        episodes = play(before.params, lanes.train_keys, every, before.update, np.zeros_like(every))
-        states, metrics = learn(before, episodes.trajectory)
-        states_on_host, metrics_on_host = jax.tree.map(np.asarray, (states, metrics))
+        first_batches = np.zeros_like(before.update)
+        episodes = play(before.params, lanes.train_keys, before.update, first_batches)
+        states, metrics = _on_host(learn(before, episodes.record))
         return lanes._replace(states=states), [
-            StepResult(_lane(states_on_host, lane), _lane(metrics_on_host, lane), played)
+            StepResult(_lane(states, lane), _lane(metrics, lane), played)
             for lane, played in enumerate(_split(episodes))
         ]
 
     def evaluate(lanes: _Lanes, asked: list[tuple[int, int]]) -> list[list[Played]]:
-        """Packs the asked-for batches into calls of the training episodes' shape."""
-        wanted = [(lane, update, batch) for lane, update in asked for batch in range(num_batches)]
-        num_lanes, played = len(lanes.eval_keys), []
-        for start in range(0, len(wanted), num_lanes):
-            group = wanted[start : start + num_lanes]
-            filled = np.array(group + group[:1] * (num_lanes - len(group)), np.int32)
-            episodes = play(lanes.states.params, lanes.eval_keys, *filled.T)
-            played += _split(episodes)[: len(group)]
-        return [played[i : i + num_batches] for i in range(0, len(played), num_batches)]
+        """Packs the evaluations into calls of one shape."""
+        played = []
+        for start in range(0, len(asked), _EVALUATED_AT_ONCE):
+            group = asked[start : start + _EVALUATED_AT_ONCE]
+            chosen, updates = np.array(group + group[:1] * (_EVALUATED_AT_ONCE - len(group))).T
+            params, keys = _lane((lanes.states.params, lanes.eval_keys), chosen)
+            episodes = play_all(params, keys, updates.astype(np.int32))
+            played += [[one] for one in _split(episodes)[: len(group)]]
+        return played
 
     trainer = LanesTrainer(
         "pgjax",
         step=step,
         snapshot=lambda lanes, lane: _lane(lanes.states.params, lane),
         evaluate=evaluate,
-        select=lambda lanes, chosen: jax.tree.map(lambda leaf: leaf[np.array(chosen)], lanes),
+        select=lambda lanes, chosen: _lane(lanes, np.array(chosen)),
         tensors=params_to_tensors,
     )
-    first = [parts.start(*pair) for pair in zip(init_keys, starts.values(), strict=True)]
-    lanes = _Lanes(jax.tree.map(lambda *leaves: jnp.stack(leaves), *first), *keys)
+    if params is None:
+        states = _on_host(_compiled(jax.vmap(lambda key: parts.start(key, None)))(init_keys))
+    else:
+        first = [parts.start(*pair) for pair in zip(init_keys, starts.values(), strict=True)]
+        states = jax.tree.map(lambda *leaves: np.stack(leaves), *first)
     return train_lanes(
-        config, seeds, parts.policy, lanes, trainer, callback=callback, started=started
+        config,
+        seeds,
+        parts.policy,
+        _Lanes(states, *keys),
+        trainer,
+        callback=callback,
+        started=started,
     )
 
 
 class _Lanes(NamedTuple):
-    """Everything that is a lane's own; its leaves lead with the lanes."""
+    """Everything that is a lane's own; its leaves lead with the lanes.
+
+    The state is NumPy's, so that taking a lane out of it, or some, compiles nothing.
+    """
 
     states: TrainState
     train_keys: Array
     eval_keys: Array
 
 
-def _lane(tree: Any, lane: int) -> Any:
-    """One lane of each array of the tree."""
+def _on_host(tree: Any) -> Any:
+    return jax.tree.map(np.asarray, tree)
+
+
+def _lane(tree: Any, lane: Any) -> Any:
+    """One lane of each array of the tree, or several."""
     return jax.tree.map(lambda leaf: leaf[lane], tree)
 
 
@@ -134,6 +147,6 @@ def _split(episodes: _Episodes) -> list[Played]:
     """Each lane's episodes."""
     returns, is_finite = np.asarray(episodes.returns, np.float64), np.asarray(episodes.is_finite)
     return [
-        Played(returns[lane], is_finite[lane], lambda lane=lane: _lane(episodes.trajectory, lane))
+        Played(returns[lane], is_finite[lane], lambda lane=lane: _lane(episodes.record, lane))
         for lane in range(len(returns))
     ]

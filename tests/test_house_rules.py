@@ -291,8 +291,8 @@ def _mentions_jit(node: ast.AST) -> bool:
     return bool(names & {"jit", "pjit", "filter_jit"})
 
 
-def test_nothing_in_pgjax_is_jitted_for_its_caller():
-    assert {path: lines for path, tree in sources("pgjax") if (lines := jitted(tree))} == {}
+def test_nothing_in_pgjax_is_jitted_for_its_caller_but_draws_as_those_of_jax_random_are():
+    assert {path for path, tree in sources("pgjax") if jitted(tree)} == {"pgjax/threefry.py"}
 
 
 def unsafe(tree: ast.Module) -> list[str]:

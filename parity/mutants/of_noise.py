@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import torch
 
-from parity.mutants.variants import Lookalike, Patch, Variant, instead, seen_by
+from parity.mutants.variants import Patch, Variant, instead, seen_by
 from pgjax import policies as jax_policies
 from pgjax import types as jax_types
 from pgtorch import policies as torch_policies
@@ -55,16 +55,15 @@ def of_noise() -> Iterator[Variant]:
         "pgjax",
         (_noise_of_policies("normal", _to_and_fro),),
     )
+    in_run = ((jax_train, "_make_parts"),)
     drawn = ((torch_rollout, "draw_noise"), (torch_train, "draw_noise"))
     again = seen_by(torch_policies, "torch", *drawn, randn=_periodic_in_torch)
     yield Variant("noise of every 500 steps again", "stale noise", "pgtorch", (again,))
-    same_key = Lookalike(jax.random, fold_in=lambda key, number: key)
-    in_run = ((jax_train, "_make_parts"),)
     yield Variant(
         "the same noise in every update of a run",
         "stale noise",
         "pgjax",
-        (seen_by(jax_train, "jax", *in_run, random=same_key),),
+        (Patch(jax_train, "fold_in", lambda right: lambda key, number: key, in_run),),
     )
     yield Variant(
         "a run's updates draw from copies of the generator",
@@ -89,12 +88,13 @@ def _periodic_in_torch(shape: tuple[int, ...], **options: Any) -> Any:
 
 
 def _noise_of_policies(what: str, wrong: Callable) -> Patch:
-    def looks(right):
-        return Lookalike(right, random=Lookalike(jax.random, **{what: wrong}))
+    def in_place_of(right):
+        return lambda each, key, shape: (
+            wrong(key, shape) if each.__name__ == what else right(each, key, shape)
+        )
 
-    return Patch(
-        jax_policies, "jax", looks, ((jax_rollout, "draw_noise"), (jax_train, "draw_noise"))
-    )
+    seen = (jax_rollout, "draw_noise"), (jax_train, "draw_noise")
+    return Patch(jax_policies, "draw", in_place_of, seen)
 
 
 def _stale(package: str) -> Callable:

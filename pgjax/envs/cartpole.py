@@ -6,15 +6,16 @@ Florian (2005), "Correct equations for the dynamics of the cart-pole system".
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from pgcore.envs.gym import CARTPOLE_RESET_BOUND
 from pgcore.errors import is_int, require
 from pgjax.envs.base import Env
+from pgjax.threefry import draw, uniform
 
 GRAVITY = 9.8  # m/s²
 CART_MASS = 1.0  # kg
@@ -55,9 +56,25 @@ def step(
         state, obs (float32), reward (1, the last step's included), terminated (|x| > 2.4 m or
         |θ| > 12°), truncated (`max_steps` reached; both can hold at once).
     """
-    x, x_dot, theta, theta_dot = jnp.moveaxis(state.physics, -1, 0)
-    force = jnp.where(action == 1, FORCE, -FORCE).astype(x.dtype)
-    cos, sin = jnp.cos(theta), jnp.sin(theta)
+    physics = jnp.moveaxis(state.physics, -1, 0)
+    physics = _move(physics, action == 1, lambda theta: (jnp.sin(theta), jnp.cos(theta)))
+    terminated = _is_out(physics[0], physics[2])
+    physics = jnp.stack(physics, axis=-1)
+    time = state.time + 1
+    truncated = time >= max_steps
+    reward = jnp.ones_like(physics[..., 0])
+    return CartPoleState(physics, time), _observe(physics), reward, terminated, truncated
+
+
+def _move(
+    physics: Float[Array, "4 *batch"],
+    is_right: Bool[Array, "*batch"],
+    sin_and_cos: Callable[[Array], tuple[Array, Array]],
+) -> tuple[Array, Array, Array, Array]:
+    """The equations of motion and the Euler step."""
+    x, x_dot, theta, theta_dot = physics
+    force = jnp.where(is_right, FORCE, -FORCE).astype(x.dtype)
+    sin, cos = sin_and_cos(theta)
 
     temp = (force + POLE_MASS_LENGTH * jnp.square(theta_dot) * sin) / TOTAL_MASS
     theta_acc = (GRAVITY * sin - cos * temp) / (
@@ -65,23 +82,32 @@ def step(
     )
     x_acc = temp - POLE_MASS_LENGTH * theta_acc * cos / TOTAL_MASS
 
-    x = x + TIME_STEP * x_dot
-    x_dot = x_dot + TIME_STEP * x_acc
-    theta = theta + TIME_STEP * theta_dot
-    theta_dot = theta_dot + TIME_STEP * theta_acc
+    return (
+        x + TIME_STEP * x_dot,
+        x_dot + TIME_STEP * x_acc,
+        theta + TIME_STEP * theta_dot,
+        theta_dot + TIME_STEP * theta_acc,
+    )
 
-    physics = jnp.stack([x, x_dot, theta, theta_dot], axis=-1)
-    time = state.time + 1
-    terminated = (jnp.abs(x) > X_LIMIT) | (jnp.abs(theta) > THETA_LIMIT_RAD)
-    truncated = time >= max_steps
-    reward = jnp.ones_like(x)
-    return CartPoleState(physics, time), _observe(physics), reward, terminated, truncated
+
+def _is_out(x: Float[Array, "*batch"], theta: Float[Array, "*batch"]) -> Bool[Array, "*batch"]:
+    return (jnp.abs(x) > X_LIMIT) | (jnp.abs(theta) > THETA_LIMIT_RAD)
+
+
+def _is_cartpole(env: Env) -> bool:
+    """Whether these are this module's functions, as `CartPole` puts them together."""
+    return (
+        isinstance(env.step, functools.partial)
+        and env.step.func is step
+        and env.step.keywords == {"max_steps": env.max_steps}
+        and (env.reset, env.draw_reset) == (reset, draw_reset)
+    )
 
 
 def draw_reset(key: Array, num_episodes: int) -> Float[Array, "B 4"]:
     """Initial states, uniform within ±0.05 in each dimension."""
     bound = CARTPOLE_RESET_BOUND
-    return jax.random.uniform(key, (num_episodes, 4), minval=-bound, maxval=bound)
+    return draw(uniform, key, (num_episodes, 4), low=-bound, high=bound)
 
 
 def CartPole(max_steps: int = 500) -> Env:
