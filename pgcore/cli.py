@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TextIO, get_args
 
 import tyro
 
+from pgcore.commands.benching import Bench, bench
 from pgcore.commands.evaluating import Eval, evaluate
 from pgcore.commands.framework import Framework
 from pgcore.commands.parsing import parse_int
@@ -25,7 +26,8 @@ from pgcore.config import PRESETS
 from pgcore.envs.deadline import leave
 from pgcore.errors import RunError, UsageError, printable, unknown_choice
 
-COMMANDS = ("train", "resume", "eval", "plot")
+COMMANDS = ("train", "resume", "eval", "plot", "bench")
+Command = Train | Resume | Eval | Plot | Bench
 EXTRAS = {"torch": "torch", "matplotlib": "report"}
 """Packages that the base install lacks, and the extra that brings each."""
 NOBODY_READS = 141
@@ -105,7 +107,7 @@ def _code(name: str, action: Callable[[], int]) -> int:
         return stop_code(stop)
 
 
-def _run(name: str, load: Callable[[], Framework], command: Train | Resume | Eval | Plot) -> int:
+def _run(name: str, load: Callable[[], Framework], command: Command) -> int:
     with listening():
         if isinstance(command, Train):
             return train(name, load, command)
@@ -113,10 +115,12 @@ def _run(name: str, load: Callable[[], Framework], command: Train | Resume | Eva
             return resume(name, load, command)
         if isinstance(command, Plot):
             return plot(command)
+        if isinstance(command, Bench):
+            return bench(name, load, command)
         return evaluate(name, load, command)
 
 
-def parse(name: str, argv: list[str]) -> Train | Resume | Eval | Plot:
+def parse(name: str, argv: list[str]) -> Command:
     """The command that `argv` asks for. tyro exits with 2 where it can't be parsed."""
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         raise unknown_choice("command", argv[0], COMMANDS)
@@ -126,8 +130,9 @@ def parse(name: str, argv: list[str]) -> Train | Resume | Eval | Plot:
     resume_type = Annotated[Resume, tyro.conf.subcommand("resume")]
     eval_type = Annotated[Eval, tyro.conf.subcommand("eval")]
     plot_type = Annotated[Plot, tyro.conf.subcommand("plot")]
+    bench_type = Annotated[Bench, tyro.conf.subcommand("bench")]
     return tyro.cli(
-        train_type | resume_type | eval_type | plot_type,
+        train_type | resume_type | eval_type | plot_type | bench_type,
         prog=name,
         description=f"Train, evaluate and plot the article's policy-gradient agents ({name}).",
         args=argv,

@@ -1,9 +1,17 @@
 """The command `pgjax`: see `pgjax --help`."""
 
+import hashlib
+import os
+import platform
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 
 from pgcore.cli import run_cli
 from pgcore.commands.framework import Framework
+
+_CACHE = "policy-gradient-parity"
+"""The folder of compiled programs, in the user's own of caches."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -12,8 +20,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load() -> Framework:
-    import pgjax
+    import jax
 
+    import pgjax
+    from pgjax import bench
+
+    _keep_compiled(jax)
     return Framework(
-        pgjax.train, pgjax.resume, pgjax.train_seeds, pgjax.load_policy, pgjax.make_act
+        pgjax.train,
+        pgjax.resume,
+        pgjax.train_seeds,
+        pgjax.load_policy,
+        pgjax.make_act,
+        bench.bench_case,
+        bench.matmul,
     )
+
+
+def _keep_compiled(jax: ModuleType) -> None:
+    """Keeps what is compiled in a folder of the user's, so that the next run need not compile it.
+
+    JAX's own variables go before: JAX_COMPILATION_CACHE_DIR names another folder, and
+    JAX_ENABLE_COMPILATION_CACHE=false keeps nothing.
+    """
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not jax.config.jax_enable_compilation_cache:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    # A program is for one kind of processor, and a home may be seen from several.
+    kind = hashlib.sha256(f"{platform.machine()} {_processor()}".encode()).hexdigest()[:12]
+    folder = Path(home) / _CACHE / f"jax-{jax.__version__}-{kind}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return  # a home that can't be written to: nothing is kept
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _processor() -> str:
+    """What the processor can do, where the system says so."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -13,7 +13,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _load() -> Framework:
     import pgtorch
+    from pgtorch import bench
 
     return Framework(
-        pgtorch.train, pgtorch.resume, pgtorch.train_seeds, pgtorch.load_policy, pgtorch.make_act
+        pgtorch.train,
+        pgtorch.resume,
+        pgtorch.train_seeds,
+        pgtorch.load_policy,
+        pgtorch.make_act,
+        bench.bench_case,
+        bench.matmul,
     )
