@@ -13,10 +13,12 @@ from benchmarks import (
     determinism,
     draws,
     drift,
+    growth,
     learning,
     lockstep_pieces,
     power,
     results,
+    throughput,
     where_ports,
 )
 from benchmarks import lockstep as lockstep_runs
@@ -355,3 +357,20 @@ def test_what_bitwise_equality_is_said_to_depend_on_is_what_was_seen():
     for name in ("again, in a new process and another folder", "another hash seed of Python"):
         assert set(seen[name].values()) == {"the same"}
     assert set(seen["one core"].values()) != {"the same"}
+
+
+def kept(name):
+    values = results.load(name)
+    return {key: value for key, value in values.items() if key not in ("command", "machine")}
+
+
+@pytest.mark.parametrize("page", throughput.PAGES)
+def test_the_pages_have_the_committed_throughput(page):
+    assert results.table_in(page, "throughput") == throughput.table(kept("throughput"))
+
+
+def test_the_page_has_the_committed_growth():
+    curves = {
+        name: [growth.Point(**point) for point in points] for name, points in kept("growth").items()
+    }
+    assert results.table_in("docs/speed.md", "growth") == growth.table(curves)
