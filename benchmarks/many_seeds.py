@@ -11,8 +11,8 @@ import jax
 import pgjax
 from benchmarks import results
 
-COMPILING = "/jax/core/compile/"
-"""What JAX calls its events of tracing, lowering and compiling."""
+COMPILING = "/jax/core/compile/backend_compile_duration"
+"""What JAX calls the event. (Those of tracing lie within one another, and are left to the rest.)"""
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def timed(agent: str, num_seeds: int) -> dict[str, object]:
     spent: list[float] = []
 
     def listen(event: str, duration_secs: float, **_: str | int) -> None:
-        if event.startswith(COMPILING):
+        if event == COMPILING:
             spent.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)

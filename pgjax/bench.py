@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pgcore.commands.benching import flops_per_step
 from pgcore.commands.framework import BenchCase
 from pgcore.config import TrainConfig
 from pgjax.envs.cartpole import CartPole
@@ -28,14 +27,11 @@ def bench_case(config: TrainConfig, params: Any) -> BenchCase:
     def step(update: int) -> int:
         return int(compiled(state, keys[update % len(keys)])[1].num_steps)
 
-    heads = 2 if config.agent == "reparam" else 1
-    sizes = (env.obs_dim, *config.hidden_sizes, heads * env.num_actions)
-
     def memory_bytes() -> int | None:
         analysis = compiled.lower(state, keys[0]).compile().memory_analysis()
         return getattr(analysis, "temp_size_in_bytes", None)
 
-    return BenchCase(step, flops_per_step(sizes), memory_bytes)
+    return BenchCase(step, memory_bytes)
 
 
 def matmul(size: int) -> Callable[[], object]:

@@ -35,6 +35,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from pgcore.config import TrainConfig
+from pgcore.errors import require
 from pgjax.envs import cartpole
 from pgjax.envs.base import Env
 from pgjax.heads import HEADS, Head, Layer
@@ -170,13 +171,19 @@ def play(
 
     Of several keys `[K]` it plays as many for each, K · `num_episodes` together. Inside a
     `shard_map`, given the mesh's `axis_name`, each device plays its share of them.
+
+    Raises:
+        UsageError: The devices can't have equal shares.
     """
     keys = key.reshape(-1)
     reset_keys, policy_keys = split(keys)
     reset = jax.vmap(fast.env.draw_reset, (0, None))(reset_keys, num_episodes)
     first, share = 0, num_episodes
     if axis_name is not None:
-        share = num_episodes // jax.lax.axis_size(axis_name)
+        num_devices = jax.lax.axis_size(axis_name)
+        accepted = f"a multiple of the {num_devices} devices"
+        require(num_episodes % num_devices == 0, "num_episodes", num_episodes, accepted)
+        share = num_episodes // num_devices
         first = jax.lax.axis_index(axis_name) * share
         reset = jax.lax.dynamic_slice_in_dim(reset, first, share, axis=1)
     noise_at = _noise_by_step(fast, policy_keys, num_episodes, first, share)

@@ -17,16 +17,14 @@ its score (z − m)/σ is the noise n itself:
     ∂log p/∂o_m = n/σ · (1 − m²),          ∂log p/∂o_l = ½(n² − 1) · (1 − l²)
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt32
 
+from pgjax.distributions import _HALF_LOG_2PI
 from pgjax.threefry import gumbel, normal
-
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 Layer = tuple[Float[Array, "_ _"], Float[Array, "_ 1"]]
 Gradient = tuple[Float[Array, "_ _"], Float[Array, " _"]]

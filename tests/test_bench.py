@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ import pgjax
 import pgjax.cli
 import pgtorch
 import pgtorch.cli
-from pgcore.commands.benching import STANDING_STILL, Bench, bench, measure
+from pgcore.commands.benching import Bench, bench, measure
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
 
@@ -50,12 +51,22 @@ def test_bench_prints_one_object_of_what_it_measured_and_warns_of_a_policy_that_
     assert 8 <= row["mean_length"] <= 100  # of a policy that chance made
 
 
+def always_right(name):
+    """Parameters by which the cart is pushed to the right alone, so that the pole falls at once."""
+    params = DRAWN[name]()
+    if name == "pgtorch":
+        with torch.no_grad():
+            params.linear3.bias.copy_(torch.tensor([-100.0, 100.0]))
+        return params
+    params["params"]["linear3"]["bias"] = jnp.array([-100.0, 100.0])
+    return params
+
+
 @FRAMEWORKS
-def test_bench_measures_the_policy_that_it_was_given_and_no_other(name):
-    framework, params = untrained(name), DRAWN[name]()
-    case = framework.bench(TrainConfig(learning_rate=STANDING_STILL), params)
-    assert case.step(0) == framework.bench(TrainConfig(learning_rate=1.0), params).step(0)
-    row = measure(framework, TrainConfig(), params, 2, 1, 1e9)
+def test_bench_measures_the_policy_that_it_was_given_and_leaves_it_as_it_is(name):
+    framework, params = untrained(name), always_right(name)
+    row = measure(framework, TrainConfig(), params, 5, 4, 1e9)
+    assert 8 <= row.mean_length <= 10.5  # whatever the seed; untrained policies last twice as long
     assert (row.memory_bytes is None) == (name == "pgtorch")
 
 

@@ -13,6 +13,7 @@ from benchmarks import (
     determinism,
     draws,
     drift,
+    fast_pieces,
     growth,
     learning,
     lockstep_pieces,
@@ -374,3 +375,8 @@ def test_the_page_has_the_committed_growth():
         name: [growth.Point(**point) for point in points] for name, points in kept("growth").items()
     }
     assert results.table_in("docs/speed.md", "growth") == growth.table(curves)
+
+
+def test_the_page_has_the_committed_worth_of_each_choice():
+    rows = [fast_pieces.Row(**row) for row in kept("fast_pieces")["rows"]]
+    assert results.table_in("docs/speed.md", "fast_pieces") == fast_pieces.table(rows)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from pgcore.agents import AgentName
+from pgcore.agents import AgentName, find_agent
 from pgcore.commands.framework import Framework
 from pgcore.config import TrainConfig
 from pgcore.errors import require, require_count, require_seed
@@ -109,7 +109,7 @@ def measure(
         min(speeds),
         max(speeds),
         max(seconds[0] - statistics.median(seconds[2:]), 0),
-        speed * case.flops_per_step / peak,
+        speed * flops_per_step(_sizes(config.agent, config.hidden_sizes)) / peak,
         sum(steps) / len(steps) / episodes,
         case.memory_bytes(),
     )
@@ -141,13 +141,13 @@ def flops_per_step(sizes: tuple[int, ...]) -> int:
 
 
 def _report(name: str, command: Bench, rows: list[Measured], peak: float) -> str:
-    title = f"{name}, {command.agent} on CartPole-v1, network {_network(command)}"
+    network = "-".join(map(str, _sizes(command.agent, command.hidden_sizes)))
+    title = f"{name}, {command.agent} on CartPole-v1, network {network}"
     header = ("episodes", "env-steps/s", "slowest to fastest", "compile", "of peak", "memory")
     lines = [
         f"{title}; matrix products of float32: {peak / 1e9:.0f} GFLOP/s",
         "",
-        _LINE.format(*header),
-        *(_LINE.format(*_cells(row)) for row in rows),
+        *(_LINE.format(*cells).rstrip() for cells in [header, *map(_cells, rows)]),
     ]
     length = statistics.mean(row.mean_length for row in rows)
     counted = f"Medians of {command.repeats} updates; only steps that were learned from count."
@@ -168,5 +168,6 @@ def _cells(row: Measured) -> tuple[str, ...]:
     )
 
 
-def _network(command: Bench) -> str:
-    return "-".join(map(str, (4, *command.hidden_sizes, 2)))
+def _sizes(agent: str, hidden_sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """CartPole's four observations, the hidden layers, two actions' outputs of each head."""
+    return 4, *hidden_sizes, 2 * max(len(find_agent(agent).heads), 1)

@@ -11,8 +11,6 @@ class BenchCase(NamedTuple):
 
     step: Callable[[int], int]
     """`update -> environment steps that were learned from`, once they are."""
-    flops_per_step: int
-    """Useful floating-point operations of one of these."""
     memory_bytes: Callable[[], int | None]
     """What the step needs beyond its arguments and results, if that is known; asked for last."""
 

@@ -18,6 +18,7 @@ from parity.suite.updates import _in_torch
 from parity.suite.weights import from_flax, jax_policy, to_flax, torch_policy
 from parity.tolerance import GATE
 from pgcore.config import TrainConfig
+from pgcore.errors import UsageError
 from pgjax import fast, threefry
 from pgjax.optim import make_optimizer
 from pgjax.rollout import draw_noise, rollout
@@ -297,6 +298,18 @@ def test_two_devices_make_the_update_of_one(agent):
         check=False,
     )
     assert result.stdout == "equal\n", result.stderr
+
+
+def test_devices_that_can_not_have_equal_shares_are_refused():
+    policy, env = pgjax.make_policy("reinforce", 4, 2), pgjax.CartPole()
+    path, params = fast.find_fast(policy, env), policy.init(jax.random.key(0))
+    assert path is not None
+
+    def play(device):
+        return fast.play(path, params, jax.random.key(0), 5, "devices").length
+
+    with pytest.raises(UsageError, match="num_episodes is 5, accepted is a multiple of the 2 dev"):
+        jax.eval_shape(jax.vmap(play, axis_name="devices"), jnp.arange(2))
 
 
 # --- what takes it -------------------------------------------------------------------------------
