@@ -6,7 +6,7 @@
 
 so what one step of a rollout needs can be drawn in that step, bitwise as it is in the whole array.
 The rounds are written out here, and XLA makes one loop of them; `jax.random` takes four rounds at a
-time through memory on a CPU, which is five times slower to run and slower to compile. A test
+time through memory on a CPU, which takes more than twice as long, and longer to compile. A test
 compares every function with its namesake, bit by bit.
 
 Where a key or a setting makes `jax.random` draw otherwise (float64 too), it draws.

@@ -45,7 +45,7 @@ def test_each_lane_stops_and_keeps_what_its_own_run_does_to_the_gate(tmp_path, a
             )
             bound = 0 if name in COUNTS else GATE * np.max(np.abs(theirs))
             assert np.max(np.abs(ours - theirs)) <= bound, name
-        for ours, theirs in zip(
-            jax.tree.leaves(lane.params), jax.tree.leaves(run.params), strict=True
-        ):
+        both = [map(np.asarray, jax.tree.leaves(result.params)) for result in (lane, run)]
+        for ours, theirs in zip(*both, strict=True):
+            assert ours.dtype == theirs.dtype == np.float64
             assert np.max(np.abs(ours - theirs)) <= GATE * np.max(np.abs(theirs))
