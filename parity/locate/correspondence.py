@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from parity.locate.kinds import LAYOUTS, base_of, kind_of
+from parity.locate.kinds import LAYOUTS, SHAPED, base_of, kind_of
 from parity.locate.matching import Partners, item, near, same
 from parity.locate.places import Mark, location
 from parity.locate.tape import LITERALS, NUMBER, Tape, Value
@@ -109,7 +109,8 @@ class Correspondence:
     def own_parents(self, tape: Tape, index: int) -> list[int]:
         """What a value was made of, behind what only lays it out."""
         found = []
-        for parent in tape.values[index].parents:
+        made = tape.values[index]
+        for parent in () if base_of(made) in SHAPED else made.parents:
             value = tape.values[parent]
             if base_of(value) in LAYOUTS and value.parents:
                 found += self.own_parents(tape, parent)
@@ -266,15 +267,24 @@ def first_difference(left: Value, right: Value) -> int:
     return next((depth for depth, (a, b) in pairs if a != b), 0)
 
 
-def depth_where_wrong(tape: Tape, value: Value, is_right: Callable[[int], bool]) -> int:
+def depth_where_wrong(
+    tape: Tape,
+    value: Value,
+    is_right: Callable[[int], bool],
+    tells: Callable[[int], bool] = lambda index: True,
+) -> int:
     """Which of the lines that asked for a value is the one.
 
-    A line that comes out right where it is called from elsewhere was called wrongly here.
+    A line that comes out right where it is called from elsewhere was called wrongly here. Calls of
+    which nothing tells are passed over.
     """
     others = [
         each
         for each in tape.values
-        if each.marks[:1] == value.marks[:1] and each.op == value.op and each.marks != value.marks
+        if each.marks[:1] == value.marks[:1]
+        and each.op == value.op
+        and each.marks != value.marks
+        and tells(each.index)
     ]
     if not value.marks or not others or not all(is_right(each.index) for each in others):
         return 0

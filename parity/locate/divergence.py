@@ -1,11 +1,13 @@
 """`first_divergence`: the source lines at which a PyTorch and a JAX computation first part."""
 
 from collections.abc import Callable, Collection, Mapping
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from parity.locate.causes import likely_causes
+from parity.locate.correspondence import number_of
 from parity.locate.evidence import Cause, Evidence, Seen
 from parity.locate.matching import Partners
 from parity.locate.page import compiled_like
@@ -20,6 +22,7 @@ from parity.locate.places import (
 )
 from parity.locate.search import Searched, search
 from parity.locate.tape import LITERALS, Tape, Value
+from parity.locate.unmade import line_without
 from parity.prepared import Prepared, prepared
 
 NEAREST = 24
@@ -105,7 +108,8 @@ def divergence_of(
         return None
     blame = found.blame
     torch, jax = found.partners.torch, found.partners.jax
-    fallback = of_callable(candidate), of_callable(reference or ready.in_torch)
+    sides = candidate, reference or ready.in_torch
+    fallback = of_callable(sides[0]), of_callable(sides[1])
     if blame is None:
         return Divergence(found.phase, fallback[1], fallback[0], None, [])
     ours = jax.values[blame.candidate]
@@ -113,15 +117,18 @@ def divergence_of(
     depth = getattr(blame, "depth", 0)
     place = blame.place
     if place is None and found.phase == "forward" and depth == 0:
-        place = _number_given(ours, theirs)
-    if place is None:
-        place = ours.place_at(depth) if ours.marks else fallback[0]
+        place = _number_given(ours, theirs, found)
+    if place is None and ours.marks:
+        place = ours.place_at(depth)
     other = getattr(blame, "other", None) or (theirs.place if theirs is not None else None)
+    if found.phase == "forward":
+        place = place or _handed_on(jax, ours, theirs, found.partners.of_torch, sides[0])
+        other = other or _handed_on(torch, theirs, ours, found.partners.of_jax, sides[1])
     evidence = _evidence(found)
     return Divergence(
         found.phase,
         other or fallback[1],
-        place,
+        place or fallback[0],
         _agreement(found.partners, blame.candidate),
         likely_causes(evidence),
         _apart(evidence),
@@ -134,7 +141,22 @@ def _plain(value: Any) -> Any:
     return value if np.isfinite(value) else str(value)
 
 
-def _number_given(ours: Value, theirs: Value | None) -> Location | None:
+def _handed_on(
+    tape: Tape,
+    value: Value | None,
+    other: Value | None,
+    alike: Mapping[int, list[tuple[int, ...]]],
+    function: Callable[..., Any],
+) -> Location | None:
+    """The line of an output that no operation made; `None` if that is not what a value is."""
+    path = next((p for p, i in tape.outputs.items() if value and i == value.index), None)
+    if path is None:
+        return None
+    same = [i for each in alike.get(other.index, ()) for i in each] if other else []
+    return line_without(tape, other, same, function, path)
+
+
+def _number_given(ours: Value, theirs: Value | None, found: Searched) -> Location | None:
     """Where a number that only JAX's operation was given is written, if not on its own line."""
     other = set() if theirs is None else {*theirs.numbers}
     for number in ours.numbers:
@@ -143,7 +165,8 @@ def _number_given(ours: Value, theirs: Value | None) -> Location | None:
             continue
         if alike & numbers_at(ours.marks[0]):
             return None
-        for parameter, value, line in defaults(ours.marks[0]):
+        is_handed_in = _stands_outside(found, alike, ours.marks[0][0])
+        for parameter, value, line in () if is_handed_in else defaults(ours.marks[0]):
             if value in alike and parameter in names_at(ours.marks[0]):
                 return line_of(ours.marks[0][0], line)
         for name, value, line in constants(ours.marks[0][0].co_filename):
@@ -155,6 +178,13 @@ def _number_given(ours: Value, theirs: Value | None) -> Location | None:
             if alike & (numbers_at(mark) | named):
                 return ours.place_at(depth)
     return None
+
+
+def _stands_outside(found: Searched, alike: set[float], code: CodeType) -> bool:
+    """Whether a wrong number is also wrong outside a function, whose default it can't be then."""
+    region = (found.partners.jax.values[i] for i in found.search.region)
+    numbers = (v for v in region if v.is_plain and v.arrays[0].size and number_of(v) in alike)
+    return any(code not in {inner for inner, _ in v.marks} for v in numbers)
 
 
 def _agreement(partners: Partners, index: int) -> tuple[Location, Location] | None:

@@ -12,7 +12,9 @@ from functools import cached_property
 from itertools import permutations, product
 
 from parity.locate.calls import wrong_call
+from parity.locate.given import left_out, rearranged
 from parity.locate.jax_tape import JaxRun
+from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.matching import Partners
 from parity.locate.placing import Blame
 from parity.locate.plain import Plain
@@ -40,43 +42,6 @@ class Forward(Plain):
         super().__init__(partners, runs, wrong)
         self._runs, self.trusts_plain = runs, trusts_plain
 
-    @cached_property
-    def region(self) -> list[int]:
-        """JAX's values without a partner that lead to a wrong output, in order."""
-        found, open_ = set(self.targets), list(self.targets)
-        while open_:
-            for parent in self.jax.values[open_.pop()].parents:
-                if parent not in found and not self.has_partner(parent):
-                    found.add(parent)
-                    open_.append(parent)
-        return sorted(found)
-
-    @cached_property
-    def edge(self) -> list[int]:
-        """The region's first values."""
-        inside = set(self.region)
-        return [i for i in self.region if not inside & {*self.jax.values[i].parents}]
-
-    @cached_property
-    def missing(self) -> list[tuple[int, ...]]:
-        """PyTorch's values that JAX lacks and that lead to the outputs: alone, and by loops."""
-        leading = self.torch.ancestors([self.torch.outputs[path] for path in self.wrong])
-        ends = {self.torch.outputs[path] for path in self.wrong}
-        consumers = self.torch.consumers()
-        # A buffer that is still being written is no result.
-        unfinished = {
-            i for i in leading if any(self.torch.values[c].op == "read" for c in consumers[i])
-        }
-        leading -= {i for i in unfinished if self.torch.values[i].op == "read"}
-        alone = [i for i in sorted(leading) if i in ends or not self.is_known(i)]
-        loops = [
-            tuple(order)
-            for members in self.torch.families()
-            if leading & {*members} and not all(map(self.is_known, members))
-            for order in (members, members[::-1])
-        ]
-        return [*((i,) for i in alone), *loops]
-
     def blame(self) -> Blame:
         """The fault's value, and PyTorch's in its place."""
         return self._beside(self._blame())
@@ -91,7 +56,10 @@ class Forward(Plain):
             return blame
         leading = self.torch.ancestors([shown])
         for first, *others in self.missing:
-            if not others and first in leading and operands & {*self.torch.values[first].parents}:
+            made = self.torch.values[first]
+            if others or first not in leading or base_of(made) in LAYOUTS:
+                continue
+            if operands & {*made.parents}:
                 against = shown if blame.against is None else blame.against
                 return blame._replace(reference=first, against=against)
         return blame
@@ -99,7 +67,13 @@ class Forward(Plain):
     def _blame(self) -> Blame:
         if (outer := self.outer(self.edge, self.missing)) is not None:
             return outer
+        if (moved := rearranged(self)) is not None:
+            return moved
         leaves = self._all_leaves()
+        # One array that was given may explain what no value does, or several on as many lines.
+        is_open = not {*leaves} - self.targets or self._is_scattered(leaves)
+        if is_open and (lacking := left_out(self)) is not None:
+            return lacking
         blame = self._blame_of(leaves) if leaves else None
         if self.trusts_plain and (blame is None or self.tells_little(blame.candidate)):
             # Rewards of one kind, or a gap that is divided by nothing: what is wrong may be 0 or 1
@@ -121,19 +95,29 @@ class Forward(Plain):
             return self.placed(*early)
         if (place := wrong_call(self, self._runs, first)) is not None:
             return Blame(first, leaves[first], 0, first, place)
-        lines = {self.jax.values[i].place for i in leaves}
-        if len(leaves) > 1 and len({each and each[:2] for each in lines}) > 1:
+        if self._is_scattered(leaves):
             shared = self._shared(leaves)
             if shared is not None:
                 return Blame(shared, leaves[first], self.depth_of(shared), first)
         return self.placed(first, leaves[first])
 
+    def _is_scattered(self, leaves: Collection[int]) -> bool:
+        """Whether these are on several lines."""
+        places = (self.jax.values[i].place for i in leaves)
+        return len({place and place[:2] for place in places}) > 1
+
     def _all_leaves(self) -> dict[int, int]:
-        """The first values that are wrong on the way to any wrong output, with PyTorch's."""
+        """The first values that are wrong on the way to any wrong output, with PyTorch's.
+
+        The output that least is wrong before comes first: of a chain of updates what the first
+        one reports. What is wrong behind a value that was found then is not looked into.
+        """
         leaves: dict[int, int] = {}
-        for path, slack in self.wrong.items():
-            target = Target(self.jax.outputs[path], self.torch.outputs[path], slack, is_output=True)
-            leaves = self._leaves(target, set()) | leaves
+        regions = {path: self.leading_to([self.jax.outputs[path]]) for path in self.wrong}
+        for path in sorted(regions, key=lambda path: len(regions[path])):
+            if ({*leaves} - self.targets) & regions[path]:
+                continue
+            leaves = self._leaves(self.target_of(path), set()) | leaves
         return leaves
 
     def _went_on(self, index: int, reference: int) -> Blame | None:

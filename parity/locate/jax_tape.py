@@ -42,7 +42,7 @@ class Program:
         self.values: list[Any] = []
         self._opaque = opaque
         self._known: dict[int, int] = {}
-        self._paths: dict[int, list[Step]] = {}
+        self._paths: dict[tuple[int, ...], list[Step]] = {}
 
     def input(self, path: str, array: Any) -> int:
         """An input, known from now on."""
@@ -233,6 +233,10 @@ class Program:
 
     def again(self, changed: Mapping[int, Any], wanted: int) -> Any:
         """A value as it comes out once others are changed; `None` if it does not depend on them."""
+        return self.again_all(changed, (wanted,))[0]
+
+    def again_all(self, changed: Mapping[int, Any], wanted: tuple[int, ...]) -> list[Any]:
+        """Several values as they come out once others are changed, in one go."""
         new: dict[int, Any] = dict(changed)
         for step in self._leading(wanted):
             if any(each in new for each in step.inputs):
@@ -240,12 +244,12 @@ class Program:
                 outputs = list(returned) if isinstance(returned, list | tuple) else [returned]
                 for place, output in zip(step.outputs, outputs, strict=True):
                     new.setdefault(place, output)
-        return new.get(wanted)
+        return [new.get(each) for each in wanted]
 
     def again_inside(self, changed: Mapping[int, Any], inside: Collection[int], wanted: int) -> Any:
         """The same, where only the steps that make these values are given what is changed."""
         new: dict[int, Any] = {}
-        for step in self._leading(wanted):
+        for step in self._leading((wanted,)):
             given = {**new, **changed} if step.outputs[0] in inside else new
             if any(each in given for each in step.inputs):
                 returned = step.call(*(given.get(each, self.values[each]) for each in step.inputs))
@@ -253,10 +257,10 @@ class Program:
                 new |= zip(step.outputs, outputs, strict=True)
         return new.get(wanted)
 
-    def _leading(self, wanted: int) -> list[Step]:
-        """The steps that lead to a value, in order."""
+    def _leading(self, wanted: tuple[int, ...]) -> list[Step]:
+        """The steps that lead to some values, in order."""
         if wanted not in self._paths:
-            needed, found = {wanted}, []
+            needed, found = {*wanted}, []
             for step in reversed(self.steps):
                 if any(each in needed for each in step.outputs):
                     needed |= {*step.inputs}

@@ -6,10 +6,19 @@ LAYOUTS = frozenset(
     ["broadcast_in_dim", "reshape", "squeeze", "transpose", "expand_dims", "copy", "copy_p"]
     + ["convert_element_type", "stop_gradient", "scan input", "scan output"]
     + [f"aten.{name}" for name in ("t", "view", "expand", "unsqueeze", "squeeze", "detach")]
-    + [f"aten.{name}" for name in ("permute", "transpose", "select", "clone", "_to_copy")]
-    + ["aten.alias", "aten.lift_fresh", "aten.copy_", "read"]
+    + [f"aten.{name}" for name in ("permute", "transpose", "select", "unbind", "clone")]
+    + ["aten._to_copy", "aten.alias", "aten.lift_fresh", "aten.copy_", "read"]
 )
 """Operations that only lay out what there is."""
+SHAPED = frozenset(
+    [f"aten.{name}_like" for name in ("zeros", "ones", "full", "empty", "rand", "randn")]
+    + [f"aten.new_{name}" for name in ("zeros", "ones", "full", "empty")]
+)
+"""Operations that take nothing but a shape from their operand."""
+ARRANGING = LAYOUTS | frozenset(
+    ["slice", "dynamic_slice", "gather", "rev", "concatenate", "pad", "reduce_precision"]
+)
+"""Operations that hand on entries of their first operand, and change none."""
 
 
 KINDS = {

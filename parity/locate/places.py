@@ -7,6 +7,7 @@ to the standard library is no place of a person's, and neither is what runs the 
 
 import ast
 import importlib.util
+import inspect
 import linecache
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
@@ -155,6 +156,15 @@ def return_of(code: CodeType) -> Location | None:
     return line_of(code, max(each.lineno for each in returns))
 
 
+def first_statement(code: CodeType) -> Location | None:
+    """The first line of a function's body, behind its docstring."""
+    node = _function(code)
+    if node is None:
+        return None
+    has_docstring = ast.get_docstring(node) is not None and len(node.body) > 1
+    return line_of(code, node.body[1 if has_docstring else 0].lineno)
+
+
 def _function(code: CodeType) -> ast.FunctionDef | None:
     for node in ast.walk(_tree(code.co_filename)):
         if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
@@ -166,16 +176,34 @@ def _function(code: CodeType) -> ast.FunctionDef | None:
 
 def of_callable(function: Any) -> Location:
     """Where a callable is defined; of one that has no source its name."""
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    owner = function if hasattr(function, "__code__") else getattr(function, "func", function)
-    forward = getattr(type(owner), "forward", None) or type(owner).__call__
-    code = getattr(owner, "__code__", None) or getattr(forward, "__code__", None)
-    if code is not None and _owner(code.co_filename) == "person":
+    code = code_of(function)
+    if code is not None:
         return location((code, 0))._replace(column=None, end_column=None)
+    function = inspect.unwrap(function)
     name = getattr(function, "__qualname__", type(function).__name__)
     of = getattr(function, "__module__", None) or type(function).__module__
     return Location(f"<{of}>", 0, name)
+
+
+def code_of(function: Any) -> CodeType | None:
+    """The code that a callable runs, if it is a person's."""
+    function = inspect.unwrap(function)
+    owner = function if hasattr(function, "__code__") else getattr(function, "func", function)
+    forward = getattr(type(owner), "forward", None) or type(owner).__call__
+    code = getattr(owner, "__code__", None) or getattr(forward, "__code__", None)
+    return code if code is not None and is_own(code) else None
+
+
+def named_in(code: CodeType, name: str) -> Location | None:
+    """The last line of a function on which something gets a name: a key, or an argument's."""
+    node = _function(code)
+    lines = [
+        each.lineno
+        for inner in (ast.walk(node) if node else ())
+        for each in (*(getattr(inner, "keys", ()) or ()), *getattr(inner, "keywords", ()))
+        if getattr(each, "value" if isinstance(inner, ast.Dict) else "arg", None) == name
+    ]
+    return line_of(code, max(lines)) if lines else None
 
 
 def statement(mark: Mark) -> str:

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 from parity.locate.correspondence import (
-    Correspondence,
     depth_on_line,
     depth_where_wrong,
     first_difference,
@@ -21,6 +20,7 @@ from parity.locate.correspondence import (
 )
 from parity.locate.kinds import LAYOUTS, base_of, kind_of
 from parity.locate.places import Location, Mark, location, return_of
+from parity.locate.region import Region
 from parity.locate.tape import Tape
 
 PRODUCTS = frozenset(
@@ -49,7 +49,7 @@ class Blame(NamedTuple):
     against: int | None = None
 
 
-class Placing(Correspondence):
+class Placing(Region):
     """From a wrong value to its line."""
 
     def outer(self, edge: Sequence[int], missing: Sequence[tuple[int, ...]]) -> Blame | None:
@@ -318,4 +318,4 @@ class Placing(Correspondence):
         if twin is not None and self.jax.values[twin].marks[:1] == value.marks[:1] != ():
             depth = first_difference(value, self.jax.values[twin])
             return depth if depth < len(value.marks) else 0
-        return depth_where_wrong(self.jax, value, self.has_partner)
+        return depth_where_wrong(self.jax, value, self.has_partner, self.tells)

@@ -25,6 +25,11 @@ class Plain(Placing):
         super().__init__(partners, wrong)
         self.repairs = Repairs(self.torch, self.jax, runs)
 
+    def target_of(self, path: str) -> Target:
+        """An output that is wrong."""
+        ours, theirs = self.jax.outputs[path], self.torch.outputs[path]
+        return Target(ours, theirs, self.wrong[path], is_output=True)
+
     def placed(self, index: int, reference: int | None) -> Blame:
         """Whether the operation is to blame, what it was given, or a number on the way to that."""
         found = super().placed(index, reference)

@@ -58,6 +58,15 @@ class Repairs:
                 return False
         return True
 
+    def mends_all(
+        self, changed: Mapping[int, Sequence[np.ndarray]], wrong: Sequence["Target"]
+    ) -> bool:
+        """Whether every wrong output comes out right with other arrays, at each input set."""
+        return all(
+            self._come_out(s, {i: arrays[s] for i, arrays in changed.items()}, wrong)
+            for s in range(len(self._runs))
+        )
+
     def _try(
         self, members: tuple[int, ...], theirs: tuple[int, ...], sign: int, target: "Target"
     ) -> bool:
@@ -78,19 +87,26 @@ class Repairs:
         return False
 
     def _comes_out(self, s: int, arrays: Mapping[int, np.ndarray], target: "Target") -> bool:
+        return self._come_out(s, arrays, [target])
+
+    def _come_out(
+        self, s: int, arrays: Mapping[int, np.ndarray], targets: Sequence["Target"]
+    ) -> bool:
         import jax.numpy as jnp
 
-        program = self._runs[s].program
+        program, where = self._runs[s].program, self._jax.places[s]
         with x64(True):
-            changed = {}
-            for member, array in arrays.items():
-                place = self._jax.places[s][member]
-                changed[place] = jnp.array(array, dtype=program.values[place].dtype)
-            place = self._jax.places[s][target.candidate]
-            new = program.again(changed, place)
-        if new is None:
-            return False
-        found = np.asarray(new)
+            changed = {
+                where[member]: jnp.array(array, dtype=program.values[where[member]].dtype)
+                for member, array in arrays.items()
+            }
+            new = program.again_all(changed, tuple(where[each.candidate] for each in targets))
+        return all(
+            found is not None and self._is_right(s, np.asarray(found), target)
+            for found, target in zip(new, targets, strict=True)
+        )
+
+    def _is_right(self, s: int, found: np.ndarray, target: "Target") -> bool:
         right = self._torch.values[target.reference].arrays[s]
         right = target.sign * right if target.sign < 0 else right
         if target.is_output:

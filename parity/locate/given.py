@@ -1,0 +1,118 @@
+"""What is given has its numbers in another place, or lacks what PyTorch does to it first.
+
+Then many values are wrong at once, in every turn of a loop, and no single one of them mends the
+outputs. But the array that was given does, for all of its uses: as it was before it was rearranged,
+or as PyTorch goes on with it.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from parity.locate.kinds import ARRANGING, base_of
+from parity.locate.places import Location, Mark, first_statement, span
+from parity.locate.placing import Blame
+from parity.locate.plain import Plain
+from parity.locate.tape import Tape, Value
+
+MOST = 8
+"""So many arrays are tried."""
+
+
+def rearranged(search: Plain) -> Blame | None:
+    """An array whose entries were moved, with which every output is right if they are not."""
+    wrong = [search.target_of(path) for path in search.wrong]
+    leading = set.intersection(*(search.jax.ancestors([each.candidate]) for each in wrong))
+    pairs = (pair for pair in _moved(search.jax) if pair[0] in leading)
+    for tried, (index, source) in enumerate(pairs):
+        if tried == MOST:
+            break
+        arrays = search.jax.values[source].arrays
+        if search.has_partner(source) and search.repairs.mends_all({index: arrays}, wrong):
+            step = search.step_after(search.jax, {source}, index)
+            reference, used = _partner(search, source), index if step is None else step
+            if reference is None:
+                return None
+            uses = search.torch.consumers()[reference]
+            shown = next((c for c in uses if search.torch.values[c].marks), reference)
+            return Blame(used, shown, search.depth_of(used), index, against=reference)
+    return None
+
+
+def _moved(tape: Tape) -> Iterator[tuple[int, int]]:
+    """The values that have the entries of one array of their shape in other places, and that."""
+    sources: list[set[int]] = []
+    for value in tape.values:
+        arranged = base_of(value) in ARRANGING and value.parents
+        found = set().union(*(sources[p] for p in value.parents)) if arranged else {value.index}
+        sources.append(set() if value.is_plain and not arranged else found)
+        if arranged and len(found) == 1:
+            source = tape.values[next(iter(found))]
+            if _is_moved(value, source):
+                yield value.index, source.index
+
+
+def _is_moved(value: Value, source: Value) -> bool:
+    first, other = value.arrays[0], source.arrays[0]
+    if first.shape != other.shape or first.dtype != other.dtype:
+        return False
+    pairs = zip(value.arrays, source.arrays, strict=True)
+    return not all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
+
+
+def _partner(search: Plain, index: int) -> int | None:
+    return next((t for t, *others in search.partners.of_jax.get(index, ()) if not others), None)
+
+
+def left_out(search: Plain) -> Blame | None:
+    """An input with which every output is right once it is what PyTorch makes of it first."""
+    wrong = [search.target_of(path) for path in search.wrong]
+    found = ((i, t) for i in search.jax.inputs.items() for t in _made_of(search, *i))
+    for tried, ((_, index), theirs) in enumerate(found):
+        if tried == MOST:
+            break
+        arrays = [
+            np.stack([search.torch.values[t].arrays[s] for t in theirs]).reshape(each.shape)
+            for s, each in enumerate(search.jax.values[index].arrays)
+        ]
+        if search.repairs.mends_all({index: arrays}, wrong):
+            place = _missing_at(search, theirs[0])
+            used = next((c for c in search.jax.consumers()[index]), index)
+            return Blame(used, theirs[0], search.depth_of(used), index, place)
+    return None
+
+
+def _made_of(search: Plain, path: str, index: int) -> Iterator[tuple[int, ...]]:
+    """PyTorch's values that JAX lacks and that are made of an input at once, entry for entry.
+
+    What else they are made of, a mask say, JAX has.
+    """
+    size, given = search.jax.values[index].arrays[0].size, search.torch.inputs.get(path)
+    for theirs in search.missing:
+        rows = [search.torch.values[t] for t in theirs]
+        operands = search.own_parents(search.torch, theirs[0])
+        is_alike = len(rows) * rows[0].arrays[0].size == size and given in operands
+        if is_alike and all(map(search.is_known, rows[0].parents)):
+            yield theirs
+
+
+def _missing_at(search: Plain, theirs: int) -> Location | None:
+    """Where the function of the same name begins, if PyTorch's begins with a value."""
+    made = search.torch.values[theirs].marks
+    codes = {code.co_name: code for value in search.jax.values for code, _ in value.marks}
+    for depth, (code, _) in enumerate(made):
+        ours = codes.get(code.co_name)
+        if ours is not None:
+            return first_statement(ours) if _is_first(search.torch, made[depth:]) else None
+    return None
+
+
+def _is_first(tape: Tape, marks: tuple[Mark, ...]) -> bool:
+    """Whether nothing is computed in a function before the line that led there."""
+    code, line = marks[0][0], span(marks[0]).line
+    for value in tape.values:
+        depth = len(value.marks) - len(marks)
+        inside = depth >= 0 and value.marks[depth + 1 :] == marks[1:]
+        if inside and value.marks[depth][0] is code:
+            return span(value.marks[depth]).line == line
+    return False

@@ -1,0 +1,203 @@
+"""`parity.first_divergence` where no operation is at fault: what is handed on, left out, moved."""
+
+import inspect
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+import parity
+
+RNG = np.random.default_rng(11)
+NOISE = {"noise": RNG.normal(size=(5, 3)), "start": RNG.normal(size=3)}
+
+
+def line(function, mark="# here"):
+    """The line in a function that a comment marks."""
+    lines, first = inspect.getsourcelines(function)
+    (place,) = [number for number, text in enumerate(lines) if mark in text]
+    return first + place
+
+
+def test_an_output_that_is_handed_on_as_it_was_is_shown_where_what_belongs_there_is_made():
+    def in_torch(time):
+        after = time + 1.5
+        return {"time": after, "late": after * after}
+
+    def in_jax(time):
+        after = time + 1.5  # here
+        late = after * after
+        return {"time": time, "late": late}
+
+    found = parity.first_divergence(in_torch, in_jax, {"time": RNG.normal(size=4)})
+    assert found.candidate.line == line(in_jax)
+
+
+def test_an_output_that_is_a_number_is_shown_where_it_gets_its_name():
+    def in_torch(x):
+        return {"limit": torch.tensor(200.0), "twice": 2 * x}
+
+    def in_jax(x):
+        twice = 2 * x
+        limit = jnp.asarray(500.0)
+        found = {
+            "limit": limit,  # here
+        }
+        found["twice"] = twice
+        return found
+
+    found = parity.first_divergence(in_torch, in_jax, {"x": RNG.normal(size=4)})
+    assert found.candidate.line == line(in_jax)
+
+
+def test_what_pytorch_hands_on_as_it_is_is_shown_in_the_function_of_the_same_name():
+    def of_torch():
+        def reset(noise):
+            return noise, torch.cos(noise)  # here
+
+        return reset
+
+    def of_jax():
+        def rounded(noise):
+            return jnp.round(noise, 1)
+
+        def reset(noise):
+            return rounded(noise), jnp.cos(noise)
+
+        return reset
+
+    in_torch, in_jax = of_torch(), of_jax()
+
+    def torch_side(noise):
+        return dict(zip(("obs", "cos"), in_torch(noise), strict=True))
+
+    def jax_side(noise):
+        return dict(zip(("obs", "cos"), in_jax(noise), strict=True))
+
+    found = parity.first_divergence(torch_side, jax_side, {"noise": RNG.normal(size=4)})
+    assert found.reference.line == line(in_torch)
+
+
+def stepped(time, limit=500.0):
+    return jnp.where(time >= limit, 0.0, time)  # here
+
+
+def test_a_default_is_not_blamed_for_a_number_that_is_wrong_outside_its_function_too():
+    def in_torch(time):
+        return {"left": torch.where(time >= 200.0, 0.0, time), "limit": torch.tensor(200.0)}
+
+    def in_jax(time):
+        limit = 500.0
+        step = partial(stepped, limit=limit)
+        left = step(time)
+        return {"left": left, "limit": jnp.asarray(limit)}
+
+    found = parity.first_divergence(in_torch, in_jax, {"time": RNG.uniform(150, 250, size=9)})
+    assert found.candidate.line == line(stepped)
+
+
+def test_ones_like_a_value_are_not_made_of_it():
+    def in_torch(x):
+        y = torch.sin(x)
+        return {"y": y, "over": y > 0.5, "reward": torch.ones_like(y)}
+
+    def in_jax(x):
+        y = jnp.sin(x)
+        over = y > 0.5
+        reward = jnp.ones_like(y) * ~over  # here
+        return {"y": y, "over": over, "reward": reward}
+
+    found = parity.first_divergence(in_torch, in_jax, {"x": RNG.normal(size=40)})
+    assert found.candidate.line == line(in_jax)
+
+
+def drawn(state, noise):
+    return jnp.tanh(state) + noise
+
+
+def walk_in_torch(noise, start):
+    at, samples = start, []
+    for row in noise:
+        sample = torch.tanh(at) + row
+        at = at + torch.round(sample)
+        samples.append(sample)
+    return {"sample": torch.stack(samples), "at": at}
+
+
+def walk_in_jax(noise, start):
+    def step(at, row):
+        sample = drawn(at, row)
+        return at + jnp.round(sample), sample
+
+    at, samples = jax.lax.scan(step, start, noise)
+    return {"sample": samples, "at": at}
+
+
+def test_noise_that_is_one_row_for_all_steps_is_blamed_and_no_step_that_takes_it():
+    def in_jax(noise, start):
+        same = jnp.broadcast_to(noise[:1], noise.shape)  # here
+        return walk_in_jax(same, start)
+
+    found = parity.first_divergence(walk_in_torch, in_jax, NOISE)
+    assert found.candidate.line == line(in_jax)
+    assert found.causes[0].trap == "R16"
+
+
+def test_a_helper_that_a_loop_uses_rightly_is_not_blamed_where_it_is_called_once_more():
+    def in_torch(noise, start):
+        at, samples = start, []
+        for row in noise[:3]:
+            sample = torch.tanh(at) + row
+            at = at + sample
+            samples.append(sample)
+        return {"sample": torch.stack(samples)}
+
+    def in_jax(noise, start):
+        def step(carry, row):
+            at, number = carry
+            sample = drawn(at, row)
+            return (jnp.where(number < 3, at + sample, at), number + 1), (at, sample)
+
+        _, (states, _) = jax.lax.scan(step, (start, 0), noise)
+        return {"sample": drawn(states[:3], 0 * noise[:3])}  # here
+
+    found = parity.first_divergence(in_torch, in_jax, NOISE)
+    assert found.candidate.line == line(in_jax)
+
+
+def learned_in_torch(obs, weight):
+    def update(weight, rows, mask):
+        rows = torch.where(mask[:, None], rows, 0.0)
+        error = (torch.tanh(rows @ weight) * mask).sum()
+        gradient = rows.T @ (torch.tanh(rows @ weight) - 1)
+        return weight - 0.1 * gradient, error
+
+    mask, losses = torch.arange(6) % 3 > 0, []
+    for rows in obs:
+        weight, loss = update(weight, rows, mask)
+        losses.append(loss)
+    return {"weight": weight, "losses": losses}
+
+
+def test_an_operation_on_an_input_that_a_chain_of_updates_lacks_is_missing_where_an_update_begins():
+    def in_jax(obs, weight):
+        mask = jnp.arange(6) % 3 > 0
+
+        def update(weight, rows):
+            rate = 0.1  # here
+            decay = 1.0
+            scores = jnp.tanh(rows @ weight)
+            error = jnp.where(mask, scores, 0).sum()
+            gradient = rows.T @ (scores - 1)
+            return decay * weight - rate * gradient, error
+
+        weight, losses = jax.lax.scan(update, weight, obs)
+        return {"weight": weight, "losses": [losses[i] for i in range(4)]}
+
+    obs = RNG.normal(size=(4, 6, 3))
+    obs[:, np.arange(6) % 3 == 0] = np.nan
+    inputs = {"obs": obs, "weight": RNG.normal(size=3)}
+    found = parity.first_divergence(learned_in_torch, in_jax, inputs)
+    assert found.candidate.line == line(in_jax)
