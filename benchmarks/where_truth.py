@@ -64,7 +64,7 @@ _STEP = (
     "train.py: state.opt_state.step()",
 )
 _UNCLIPPED = (
-    "train.py: updates, opt_state = optax.with_extra_args_support(",
+    "optim.py: updates, opt_state = optax.with_extra_args_support(",
     "optim.py: mu = jax.tree.map(",
     "optim.py: nu = jax.tree.map(",
     "optim.py: return start + weight * (end - start)",  # how mu is made, of the gradient first
