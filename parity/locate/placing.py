@@ -189,7 +189,7 @@ class Placing(Region):
         """
         reference = self.laid_out_from(self.torch, reference)
         if self._is_extra(index, reference):
-            return Blame(index, reference, self.depth_of(index), index)
+            return Blame(index, reference, self.depth_of(index), index, against=reference)
         mine, theirs = self.own_parents(self.jax, index), self.own_parents(self.torch, reference)
         ours = [p for p in mine if p in self.partners.of_jax and not self._meets(p, theirs)]
         others = [t for t in theirs if t in self.partners.of_torch and not self.is_met(t, mine)]

@@ -75,12 +75,19 @@ class Plain(Placing):
         return value.op == NUMBER or (value.is_plain and value.arrays[0].size == 1)
 
     def _made_by(self, ours: int, theirs: int) -> tuple[int, int] | None:
-        """The first of the numbers that one was computed from with which it would be right."""
-        target = Target(ours, theirs, self.slack_of(theirs))
+        """The first of the numbers that one was computed from with which it would be right.
+
+        Of the sign that it has: what JAX takes away, PyTorch may add with the other sign.
+        """
+        pair = number_of(self.jax.values[ours]), number_of(self.torch.values[theirs])
+        sign = -1 if pair[0] * pair[1] < 0 else 1
+        target = Target(ours, theirs, self.slack_of(theirs), sign)
         for index in sorted(self.jax.ancestors([ours])):
             value = self.jax.values[index]
             if not value.marks or value.arrays[0].size != 1 or not value.is_plain:
                 continue
+            if self.jax.values[self.laid_out_from(self.jax, index)].is_input:
+                continue  # what was given is right
             for each in self.numbers_like(index):
                 if self.repairs.mends((index,), each, 1, target):
                     return index, each[0]

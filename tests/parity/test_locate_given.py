@@ -201,3 +201,66 @@ def test_an_operation_on_an_input_that_a_chain_of_updates_lacks_is_missing_where
     inputs = {"obs": obs, "weight": RNG.normal(size=3)}
     found = parity.first_divergence(learned_in_torch, in_jax, inputs)
     assert found.candidate.line == line(in_jax)
+
+
+def test_a_number_that_is_counted_once_too_often_is_blamed_and_not_what_it_was_counted_from():
+    def in_torch(x, count):
+        count = count + 1
+        return {"x": x / (1 - 0.9**count), "count": count}
+
+    def in_jax(x, count):
+        after = count + 1
+        corrected = x / (1 - 0.9**after)
+        told = x + 0.5
+        twice = after + 1  # here
+        return {"x": corrected + 0 * told, "count": twice}
+
+    inputs = {"x": RNG.normal(size=4), "count": np.array(999)}
+    found = parity.first_divergence(in_torch, in_jax, inputs)
+    assert found.candidate.line == line(in_jax)
+
+
+def test_in_a_chain_the_first_update_is_looked_into_first():
+    """Much is wrong after it: parameters that are mended one by one, in every update."""
+
+    def in_torch(weight, obs):
+        losses = []
+        for rows in obs:
+            hidden = torch.tanh(rows @ weight)
+            returns = hidden.flip(0).cumsum(0).flip(0)
+            loss = (returns * hidden).mean()
+            weight = weight - 0.1 * (rows.T @ (returns * (1 - hidden**2)))
+            losses.append(loss)
+        return {"weight": weight, "losses": torch.stack(losses)}
+
+    def in_jax(weight, obs):
+        def update(weight, rows):
+            hidden = jnp.tanh(rows @ weight)
+            returns = jnp.cumsum(hidden, 0)  # here
+            loss = (returns * hidden).mean()
+            weight = weight - 0.1 * (rows.T @ (returns * (1 - hidden**2)))
+            return weight, loss
+
+        weight, losses = jax.lax.scan(update, weight, obs)
+        return {"weight": weight, "losses": losses}
+
+    inputs = {"weight": RNG.normal(size=(3, 2)), "obs": RNG.normal(size=(4, 6, 3))}
+    found = parity.first_divergence(in_torch, in_jax, inputs)
+    assert found.candidate.line == line(in_jax)
+    assert found.candidate.iteration in (None, 0)
+
+
+def test_a_number_is_led_back_also_where_pytorch_has_it_with_the_other_sign():
+    def in_torch(x, count):
+        rate = 0.1 / (1.0 + float(count))
+        return torch.add(x, x * x, alpha=-rate), count
+
+    def in_jax(x, count):
+        before = count - 1  # here
+        later = 1.0 + before
+        rate = 0.1 / later
+        return x - rate * (x * x), count
+
+    inputs = {"x": RNG.normal(size=4), "count": np.array(1000)}
+    found = parity.first_divergence(in_torch, in_jax, inputs)
+    assert found.candidate.line == line(in_jax)
