@@ -83,17 +83,30 @@ def left_out(search: Plain) -> Blame | None:
 
 
 def _made_of(search: Plain, path: str, index: int) -> Iterator[tuple[int, ...]]:
-    """PyTorch's values that JAX lacks and that are made of an input at once, entry for entry.
+    """PyTorch's values that JAX does not go on with, made of an input at once, entry for entry.
 
     What else they are made of, a mask say, JAX has.
     """
     size, given = search.jax.values[index].arrays[0].size, search.torch.inputs.get(path)
-    for theirs in search.missing:
+    for theirs in (*search.missing, *_dropped(search)):
         rows = [search.torch.values[t] for t in theirs]
         operands = search.own_parents(search.torch, theirs[0])
         is_alike = len(rows) * rows[0].arrays[0].size == size and given in operands
         if is_alike and all(map(search.is_known, rows[0].parents)):
             yield theirs
+
+
+def _dropped(search: Plain) -> Iterator[tuple[int, ...]]:
+    """PyTorch's values, alone and by loops, that JAX computes and makes nothing of."""
+    used = search.jax.ancestors([*search.targets])
+    ours = search.partners.of_torch
+    dropped = {
+        i for i, known in ours.items() if not used & {each for group in known for each in group}
+    }
+    yield from ((i,) for i in sorted(dropped))
+    for members in search.torch.families():
+        if dropped >= {*members}:
+            yield tuple(members)
 
 
 def _missing_at(search: Plain, theirs: int) -> Location | None:

@@ -232,10 +232,14 @@ class Placing(Region):
         return any({*o} & {*mine} for o in self.partners.of_torch.get(theirs, ()))
 
     def step_after(self, tape: Tape, known: set[int], index: int) -> int | None:
-        """The first value that is made of a known one, on the way to another."""
+        """The first value that is made of a known one, on the way to another.
+
+        One that the other side lacks, if there is one: what is known has other uses as well.
+        """
         leading = tape.ancestors([index])
         steps = [i for i in leading if known & {*self.own_parents(tape, i)} and i not in known]
-        return min(steps, default=None)
+        shared = self.partners.of_jax if tape is self.jax else self.partners.of_torch
+        return min([i for i in steps if i not in shared] or steps, default=None)
 
     def _made_plain(self, index: int) -> list[int]:
         """The operands that say nothing and are made on a line of their own, by that line."""

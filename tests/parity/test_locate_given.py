@@ -264,3 +264,54 @@ def test_a_number_is_led_back_also_where_pytorch_has_it_with_the_other_sign():
     inputs = {"x": RNG.normal(size=4), "count": np.array(1000)}
     found = parity.first_divergence(in_torch, in_jax, inputs)
     assert found.candidate.line == line(in_jax)
+
+
+def test_a_mask_that_is_computed_and_not_handed_on_is_missing_where_its_function_begins():
+    def in_torch(obs, mask, weight):
+        def update(obs):
+            obs = torch.where(mask[:, None], obs, 0.0)
+            scores = torch.tanh(obs @ weight)
+            return obs.T @ (scores - 1)
+
+        return update(obs)
+
+    def in_jax(obs, mask, weight):
+        def update(obs):
+            cleaned = jnp.where(mask[:, None], obs, 0.0)  # here
+            del cleaned
+            unrelated = 1.0
+            scores = jnp.tanh(obs @ weight)
+            return obs.T @ (unrelated * scores - 1)
+
+        return update(obs)
+
+    mask = np.arange(6) % 3 > 0
+    obs = RNG.normal(size=(6, 3))
+    obs[~mask] = np.nan
+    inputs = {"obs": obs, "mask": mask, "weight": RNG.normal(size=3)}
+    found = parity.first_divergence(in_torch, in_jax, inputs)
+    assert found.candidate.line == line(in_jax)
+
+
+def test_of_what_is_made_of_a_right_value_the_step_that_pytorch_lacks_is_blamed():
+    def in_torch(obs, weight):
+        norms = []
+        for rows in obs:
+            norm = (rows @ weight).square().sum().sqrt()
+            weight = weight / (norm + 1e-6)
+            norms.append(norm)
+        return {"norm": torch.stack(norms), "weight": weight}
+
+    def in_jax(obs, weight):
+        def update(weight, rows):
+            norm = jnp.sqrt(jnp.square(rows @ weight).sum())
+            divided = weight / (norm + 1e-6)
+            told = jnp.minimum(norm, 0.1)  # here
+            return divided, told
+
+        weight, norms = jax.lax.scan(update, weight, obs)
+        return {"norm": norms, "weight": weight}
+
+    inputs = {"obs": RNG.normal(size=(3, 6, 3)), "weight": RNG.normal(size=3)}
+    found = parity.first_divergence(in_torch, in_jax, inputs)
+    assert found.candidate.line == line(in_jax)
