@@ -5,12 +5,14 @@ python -m benchmarks.many_seeds [--seeds 100] [--save]
 
 import argparse
 import time
+from typing import Any
 
 import jax
 
 import pgjax
 from benchmarks import results
 
+NAME, PAGE = "many_seeds", "docs/speed.md"
 COMPILING = "/jax/core/compile/backend_compile_duration"
 """What JAX calls the event. (Those of tracing lie within one another, and are left to the rest.)"""
 
@@ -27,10 +29,11 @@ def main() -> None:
             f"{row['compiling']:.1f} s compiling, {row['running']:.1f} s running"
         )
     if options.save:
-        results.save("many_seeds", "python -m benchmarks.many_seeds", {"runs": figures})
+        results.save(NAME, "python -m benchmarks.many_seeds", {"runs": figures})
+        results.put_table(PAGE, NAME, table(figures))
 
 
-def timed(agent: str, num_seeds: int) -> dict[str, object]:
+def timed(agent: str, num_seeds: int) -> dict[str, Any]:
     """Trains them, and tells the seconds apart."""
     spent: list[float] = []
 
@@ -55,6 +58,22 @@ def timed(agent: str, num_seeds: int) -> dict[str, object]:
         "compiling": compiling,
         "running": seconds - compiling,
     }
+
+
+def table(figures: list[dict[str, Any]]) -> str:
+    """A row for each agent."""
+    rows = [
+        (
+            row["agent"],
+            f"{row['solved']} of {row['seeds']}",
+            f"{row['steps']:,}",
+            f"{row['compiling']:.1f}",
+            f"{row['running']:.1f}",
+        )
+        for row in figures
+    ]
+    header = ("agent", "solved", "steps learned from", "compiling, s", "the rest, s")
+    return results.table(header, rows)
 
 
 if __name__ == "__main__":

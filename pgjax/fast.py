@@ -25,6 +25,7 @@ computed again from the observations, which costs less than to write and read th
 What the two agents do otherwise, their scores by hand, is in `pgjax.heads`.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -249,7 +250,18 @@ class _Loop(NamedTuple):
 def gradient_sums(
     fast: Fast, params: Any, episodes: Episodes, advantages: Float[Array, "T B"]
 ) -> Sums:
-    """The derivation above, over blocks of some steps of all episodes."""
+    """The derivation above, over blocks of some steps of all episodes.
+
+    Lanes of a `vmap` are summed one after another: blocks of all together would leave the cache,
+    and a batch of products by small matrices takes longer than one by one.
+    """
+    one_by_one = jax.custom_batching.sequential_vmap(functools.partial(_gradient_sums, fast))
+    return one_by_one(params, episodes, advantages)
+
+
+def _gradient_sums(
+    fast: Fast, params: Any, episodes: Episodes, advantages: Float[Array, "T B"]
+) -> Sums:
     layers = fast.head.layers(params)
     transposed = [w.T for w, _ in layers]  # once, and not in each block
     longest, _, num_episodes = episodes.obs.shape

@@ -1,12 +1,14 @@
 """Many seeds of one configuration, all in one vmapped call."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, UInt32
 
 from pgcore.config import TrainConfig
 from pgcore.envs.faults import Played
@@ -21,11 +23,19 @@ from pgcore.training.seeds import (
 )
 from pgcore.training.seeds import SeedsError as SeedsError
 from pgjax.checkpoint import _require_fit, params_to_tensors
-from pgjax.train import _compiled, _Episodes, _make_parts, _run_keys, train
-from pgjax.types import TrainState
+from pgjax.train import (
+    _compiled,
+    _Episodes,
+    _make_parts,
+    _Parts,
+    _played,
+    _run_keys,
+    train,
+)
+from pgjax.types import Metrics, TrainState
 
-_EVALUATED_AT_ONCE = 8
-"""Lanes whose evaluations are played in one call; a group that is smaller is filled up."""
+_AT_ONCE = 16
+"""Lanes that one call steps; the last group is filled up, so that no other size is compiled."""
 
 
 def train_seeds(
@@ -37,9 +47,9 @@ def train_seeds(
 ) -> list[Result]:
     """Trains many seeds, each as `train` would alone: by its own noise, until it is solved.
 
-    The seeds are lanes of one `vmap`; what vectorising rounds otherwise is all that differs from
-    runs of their own. An environment that steps on the host can't be mapped: its seeds are
-    trained one after another.
+    The seeds are lanes of one `vmap`, some in each call of it, and calls run side by side on the
+    processor's cores; what vectorising rounds otherwise is all that differs from runs of their own.
+    An environment that steps on the host can't be mapped: its seeds are trained one after another.
 
     Args:
         config: The settings; its seed is not used. With `run_dir` set it leaves one folder: a
@@ -72,32 +82,32 @@ def train_seeds(
             callback=callback,
         )
     parts = _make_parts(config)
-    play_all = parts.play_all
-    assert play_all is not None  # it is our own CartPole
-    init_keys, *keys = _compiled(jax.vmap(_run_keys))(np.array(seeds, np.uint32))
-    play, learn = _compiled(jax.vmap(parts.play)), _compiled(jax.vmap(parts.learn))
-    play_all = _compiled(jax.vmap(play_all))
+    assert parts.play_all is not None  # it is our own CartPole
+    play_all = _compiled(_of_words(parts.play_all))
+    step_group = _compiled(jax.vmap(_of_words(partial(_step, parts))))
+    group_size = min(_AT_ONCE, len(seeds))
 
     def step(lanes: _Lanes) -> tuple[_Lanes, list[StepResult]]:
-        before = lanes.states
-        first_batches = np.zeros_like(before.update)
-        episodes = play(before.params, lanes.train_keys, before.update, first_batches)
-        states, metrics = _on_host(learn(before, episodes.record))
+        num_lanes = len(lanes.states.update)
+        # Each is under way before the first is waited for.
+        begun = [
+            step_group(*_lane((lanes.states, lanes.train_keys), group))
+            for group in _groups(num_lanes, group_size)
+        ]
+        states, metrics, played = jax.tree.map(
+            lambda *groups: np.concatenate(groups)[:num_lanes], *begun
+        )
         return lanes._replace(states=states), [
-            StepResult(_lane(states, lane), _lane(metrics, lane), played)
-            for lane, played in enumerate(_split(episodes))
+            StepResult(state, metrics, _played(episodes))
+            for state, metrics, episodes in _each(states, metrics, played)
         ]
 
     def evaluate(lanes: _Lanes, asked: list[tuple[int, int]]) -> list[list[Played]]:
-        """Packs the evaluations into calls of one shape."""
-        played = []
-        for start in range(0, len(asked), _EVALUATED_AT_ONCE):
-            group = asked[start : start + _EVALUATED_AT_ONCE]
-            chosen, updates = np.array(group + group[:1] * (_EVALUATED_AT_ONCE - len(group))).T
-            params, keys = _lane((lanes.states.params, lanes.eval_keys), chosen)
-            episodes = play_all(params, keys, updates.astype(np.int32))
-            played += [[one] for one in _split(episodes)[: len(group)]]
-        return played
+        begun = [
+            play_all(*_lane((lanes.states.params, lanes.eval_keys), lane), np.int32(update))
+            for lane, update in asked
+        ]
+        return [[_played(episodes)] for episodes in begun]
 
     trainer = LanesTrainer(
         "pgjax",
@@ -107,16 +117,19 @@ def train_seeds(
         select=lambda lanes, chosen: _lane(lanes, np.array(chosen)),
         tensors=params_to_tensors,
     )
+    init_keys, *keys = _compiled(jax.vmap(_run_keys))(np.array(seeds, np.uint32))
     if params is None:
-        states = _on_host(_compiled(jax.vmap(lambda key: parts.start(key, None)))(init_keys))
+        states = _compiled(jax.vmap(lambda key: parts.start(key, None)))(init_keys)
+        states = jax.tree.map(np.asarray, states)
     else:
         first = [parts.start(*pair) for pair in zip(init_keys, starts.values(), strict=True)]
         states = jax.tree.map(lambda *leaves: np.stack(leaves), *first)
+    words = [np.asarray(jax.random.key_data(key)) for key in keys]
     return train_lanes(
         config,
         seeds,
         parts.policy,
-        _Lanes(states, *keys),
+        _Lanes(states, *words),
         trainer,
         callback=callback,
         started=started,
@@ -126,27 +139,43 @@ def train_seeds(
 class _Lanes(NamedTuple):
     """Everything that is a lane's own; its leaves lead with the lanes.
 
-    The state is NumPy's, so that taking a lane out of it, or some, compiles nothing.
+    All is NumPy's, so that taking a lane out of it, or some, compiles nothing; of the keys it is
+    their words.
     """
 
     states: TrainState
-    train_keys: Array
-    eval_keys: Array
+    train_keys: UInt32[np.ndarray, "lanes words"]
+    eval_keys: UInt32[np.ndarray, "lanes words"]
 
 
-def _on_host(tree: Any) -> Any:
-    return jax.tree.map(np.asarray, tree)
+def _step(parts: _Parts, state: TrainState, key: Array) -> tuple[TrainState, Metrics, _Episodes]:
+    """One lane's update."""
+    episodes = parts.play(state.params, key, state.update, jnp.zeros((), jnp.int32))
+    return *parts.learn(state, episodes.record), episodes._replace(record=None)
+
+
+def _of_words(function: Callable) -> Callable:
+    """The same with a key's words as its second argument."""
+
+    def of_words(first: Any, words: Array, *others: Any) -> Any:
+        return function(first, jax.random.wrap_key_data(words), *others)
+
+    return of_words
+
+
+def _groups(num_lanes: int, size: int) -> Iterator[np.ndarray]:
+    """The lanes of each call; the last takes some of its lanes again."""
+    for first in range(0, num_lanes, size):
+        lanes = np.arange(first, first + size)
+        yield np.where(lanes < num_lanes, lanes, first)
+
+
+def _each(*trees: Any) -> Iterator[tuple[Any, ...]]:
+    """The trees of each lane; much sooner than lane by lane."""
+    leaves, structure = jax.tree.flatten(trees)
+    return map(structure.unflatten, zip(*leaves, strict=True))
 
 
 def _lane(tree: Any, lane: Any) -> Any:
     """One lane of each array of the tree, or several."""
     return jax.tree.map(lambda leaf: leaf[lane], tree)
-
-
-def _split(episodes: _Episodes) -> list[Played]:
-    """Each lane's episodes."""
-    returns, is_finite = np.asarray(episodes.returns, np.float64), np.asarray(episodes.is_finite)
-    return [
-        Played(returns[lane], is_finite[lane], lambda lane=lane: _lane(episodes.record, lane))
-        for lane in range(len(returns))
-    ]

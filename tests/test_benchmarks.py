@@ -17,6 +17,7 @@ from benchmarks import (
     growth,
     learning,
     lockstep_pieces,
+    many_seeds,
     power,
     results,
     throughput,
@@ -380,3 +381,8 @@ def test_the_page_has_the_committed_growth():
 def test_the_page_has_the_committed_worth_of_each_choice():
     rows = [fast_pieces.Row(**row) for row in kept("fast_pieces")["rows"]]
     assert results.table_in("docs/speed.md", "fast_pieces") == fast_pieces.table(rows)
+
+
+def test_the_page_has_the_committed_seconds_of_a_hundred_seeds():
+    runs = kept("many_seeds")["runs"]
+    assert results.table_in("docs/speed.md", "many_seeds") == many_seeds.table(runs)
