@@ -52,6 +52,11 @@ BLOCK_NUMBERS = 24 * 1024
 FEWEST_COLUMNS = 256
 """Of a block, however wide the layer: weights are read once a block."""
 
+WRITTEN_OUT = 16
+"""Terms of each sum of a matrix product, up to which a rollout makes no call of it."""
+FEW_NUMBERS = 4096
+"""Numbers that are multiplied, up to which it makes none."""
+
 
 class Episodes(NamedTuple):
     """What was played, features first: all that the update needs.
@@ -204,12 +209,14 @@ def play_on(
 
     def step(loop: _Loop) -> _Loop:
         obs = loop.physics.astype(jnp.float32)
-        outputs = _hidden_and_outputs(layers, obs.astype(dtype))[1]
-        is_right, drawn = head.decide(outputs, noise_at(loop.time))
+        outputs = _hidden_and_outputs(layers, obs.astype(dtype), _product)[1]
+        is_right, drawn = head.decide(outputs, loop.noise)
         physics = jnp.stack(cartpole._move(loop.physics, is_right, _sin_and_cos))
         fell = loop.running & cartpole._is_out(physics[0], physics[2])
         return _Loop(
             time=loop.time + 1,
+            # Ahead of its step: what a step computes XLA may compute again for each of its uses.
+            noise=noise_at(loop.time + 1),
             # A finished episode stays where it is, so that all that is recorded is finite.
             physics=jnp.where(loop.running, physics, loop.physics),
             running=loop.running & ~fell,
@@ -224,6 +231,7 @@ def play_on(
     nobody = zero.astype(jnp.bool_)
     start = _Loop(
         time=jnp.zeros((), jnp.int32),
+        noise=noise_at(jnp.zeros((), jnp.int32)),
         physics=reset,
         running=~nobody,
         terminated=nobody,
@@ -239,6 +247,7 @@ def play_on(
 
 class _Loop(NamedTuple):
     time: Int[Array, ""]
+    noise: Float[Array, "A B"]
     physics: Float[Array, "4 B"]
     running: Bool[Array, " B"]
     terminated: Bool[Array, " B"]
@@ -314,14 +323,27 @@ def to_trajectory(fast: Fast, params: Any, episodes: Episodes) -> Trajectory:
 
 
 def _hidden_and_outputs(
-    layers: list[Layer], obs: Float[Array, "O N"]
+    layers: list[Layer], obs: Float[Array, "O N"], product: Callable = jnp.matmul
 ) -> tuple[list[Float[Array, "_ N"]], Float[Array, "_ N"]]:
     """What goes into each layer, the observations first, and what comes out of the last."""
     into = [obs]
     for weight, bias in layers[:-1]:
-        into.append(jax.nn.relu(weight @ into[-1] + bias))
+        into.append(jax.nn.relu(product(weight, into[-1]) + bias))
     weight, bias = layers[-1]
-    return into, weight @ into[-1] + bias
+    return into, product(weight, into[-1]) + bias
+
+
+def _product(weight: Float[Array, "M K"], columns: Float[Array, "K N"]) -> Float[Array, "M N"]:
+    """`weight @ columns`; if these are few, as a sum of K outer products.
+
+    XLA makes one loop of that and of what is around it; a call of its product takes a microsecond
+    before it multiplies, and of a `vmap` it is one call a lane.
+    """
+    num_terms = weight.shape[1]
+    if num_terms > WRITTEN_OUT or columns.size > FEW_NUMBERS:
+        return weight @ columns
+    terms = [weight[:, k : k + 1] * columns[k : k + 1] for k in range(num_terms)]
+    return functools.reduce(jnp.add, terms)
 
 
 def _noise_by_step(

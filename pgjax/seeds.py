@@ -1,7 +1,8 @@
 """Many seeds of one configuration, all in one vmapped call."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from jaxtyping import Array, UInt32
 from pgcore.config import TrainConfig
 from pgcore.envs.faults import Played
 from pgcore.envs.gym import CARTPOLE, gym_spec
+from pgcore.runs.system import num_cores
 from pgcore.training.bookkeeping import Result, StepResult
 from pgcore.training.seeds import (
     LanesTrainer,
@@ -47,7 +49,7 @@ def train_seeds(
 ) -> list[Result]:
     """Trains many seeds, each as `train` would alone: by its own noise, until it is solved.
 
-    The seeds are lanes of one `vmap`, some in each call of it, and calls run side by side on the
+    The seeds are lanes of a `vmap`, some in each call of it, and calls run side by side on the
     processor's cores; what vectorising rounds otherwise is all that differs from runs of their own.
     An environment that steps on the host can't be mapped: its seeds are trained one after another.
 
@@ -83,19 +85,19 @@ def train_seeds(
         )
     parts = _make_parts(config)
     assert parts.play_all is not None  # it is our own CartPole
-    play_all = _compiled(_of_words(parts.play_all))
-    step_group = _compiled(jax.vmap(_of_words(partial(_step, parts))))
     group_size = min(_AT_ONCE, len(seeds))
+    threads = ThreadPoolExecutor(num_cores())
+    play_all = _side_by_side(_of_words(parts.play_all), threads)
+    step_groups = _side_by_side(jax.vmap(_of_words(partial(_step, parts))), threads)
 
     def step(lanes: _Lanes) -> tuple[_Lanes, list[StepResult]]:
         num_lanes = len(lanes.states.update)
-        # Each is under way before the first is waited for.
-        begun = [
-            step_group(*_lane((lanes.states, lanes.train_keys), group))
+        stepped = step_groups(
+            _lane((lanes.states, lanes.train_keys), group)
             for group in _groups(num_lanes, group_size)
-        ]
+        )
         states, metrics, played = jax.tree.map(
-            lambda *groups: np.concatenate(groups)[:num_lanes], *begun
+            lambda *groups: np.concatenate(groups)[:num_lanes], *stepped
         )
         return lanes._replace(states=states), [
             StepResult(state, metrics, _played(episodes))
@@ -103,11 +105,11 @@ def train_seeds(
         ]
 
     def evaluate(lanes: _Lanes, asked: list[tuple[int, int]]) -> list[list[Played]]:
-        begun = [
-            play_all(*_lane((lanes.states.params, lanes.eval_keys), lane), np.int32(update))
+        played = play_all(
+            (*_lane((lanes.states.params, lanes.eval_keys), lane), np.int32(update))
             for lane, update in asked
-        ]
-        return [[_played(episodes)] for episodes in begun]
+        )
+        return [[_played(episodes)] for episodes in played]
 
     trainer = LanesTrainer(
         "pgjax",
@@ -125,15 +127,16 @@ def train_seeds(
         first = [parts.start(*pair) for pair in zip(init_keys, starts.values(), strict=True)]
         states = jax.tree.map(lambda *leaves: np.stack(leaves), *first)
     words = [np.asarray(jax.random.key_data(key)) for key in keys]
-    return train_lanes(
-        config,
-        seeds,
-        parts.policy,
-        _Lanes(states, *words),
-        trainer,
-        callback=callback,
-        started=started,
-    )
+    with threads:
+        return train_lanes(
+            config,
+            seeds,
+            parts.policy,
+            _Lanes(states, *words),
+            trainer,
+            callback=callback,
+            started=started,
+        )
 
 
 class _Lanes(NamedTuple):
@@ -161,6 +164,32 @@ def _of_words(function: Callable) -> Callable:
         return function(first, jax.random.wrap_key_data(words), *others)
 
     return of_words
+
+
+def _side_by_side(function: Callable, threads: Executor) -> Callable[[Iterable[tuple]], list]:
+    """`calls -> results`, each call the arguments of one program; one program a core at a time.
+
+    JAX has a thread's own calls wait for one another, so each is made from a thread of its own. The
+    first call compiles, here, where JAX is set to what the caller wants.
+    """
+    program: Callable | None = None
+
+    def run(calls: Iterable[tuple]) -> list:
+        nonlocal program
+        calls = list(calls)
+        if program is None and calls:
+            compiled: Any = _compiled(function)
+            program = compiled.lower(*calls[0]).compile()
+        with_float64 = jnp.result_type(float) == jnp.float64  # which a thread has of its own
+
+        def call(arguments: tuple) -> Any:
+            assert program is not None
+            with jax.enable_x64(with_float64):
+                return jax.block_until_ready(program(*arguments))
+
+        return list(threads.map(call, calls))
+
+    return run
 
 
 def _groups(num_lanes: int, size: int) -> Iterator[np.ndarray]:

@@ -33,7 +33,7 @@ def system(framework: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": _num_cores(),
+        "cores": num_cores(),
         "versions": versions,
         "flags": {flag: os.environ.get(flag) for flag in REPORTED_FLAGS},
     }
@@ -58,7 +58,7 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _num_cores() -> int | None:
+def num_cores() -> int | None:
     """Cores that this process may use, where the system tells."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -186,7 +186,7 @@ def _step_until_over(
 ) -> dict[int, RunError]:
     """Steps all lanes until each run is over, and returns what stopped those that failed."""
     errors: dict[int, RunError] = {}
-    lanes = list(range(len(runs)))  # the run of each; one that is over may keep its lane a while
+    lanes = list(range(len(runs)))  # the run of each
     active = set(lanes)
 
     def end(index: int, error: RunError | None = None) -> None:
@@ -197,14 +197,12 @@ def _step_until_over(
         active.remove(index)
 
     while active:
-        if 2 * len(active) <= len(lanes):  # half of the work would be for nothing
+        if len(active) < len(lanes):
             states = trainer.select(states, [i for i, run in enumerate(lanes) if run in active])
             lanes = [run for run in lanes if run in active]
         played_with, (states, steps) = states, trainer.step(states)
         promising = []
         for lane, index in enumerate(lanes):
-            if index not in active:
-                continue
             try:
                 if runs[index].count(partial(trainer.snapshot, played_with, lane), steps[lane]):
                     promising.append(lane)
