@@ -27,7 +27,7 @@ from benchmarks.peers_code.picture import draw
 from benchmarks.peers_code.runs import PEERS, Measured, Peer, measure, versions, warm_up
 from benchmarks.peers_code.table import table
 
-PAGE, NAME = "docs/speed.md", "peers"
+PAGES, NAME = ("README.md", "docs/speed.md"), "peers"
 CODE = Path(__file__).parent / "peers_code"
 NOTES = """\
 Seconds are a whole process's, from start to exit: imports, compilation, training and evaluations.
@@ -53,7 +53,7 @@ class Peers:
     folder: Path = Path(".peers")
     """Where the peers' virtual environments are, or are made."""
     save: bool = False
-    """Keep the figures and the picture under benchmarks/results/, and put the table in the page."""
+    """Keep the figures and the picture under benchmarks/results/, and put the table in the pages."""
     recorded: bool = False
     """Take the kept figures instead of measuring."""
 
@@ -61,7 +61,8 @@ class Peers:
 def main(options: Peers) -> None:
     """Measures, prints the table, and keeps it if it is to."""
     if options.save:
-        results.table_in(PAGE, NAME)  # rather now than after an hour
+        for page in PAGES:
+            results.table_in(page, NAME)  # rather now than after an hour
         if options.only:
             raise SystemExit("--save keeps a whole run: leave out --only")
     if options.recorded:
@@ -76,7 +77,8 @@ def main(options: Peers) -> None:
         command = f"python -m benchmarks.peers --seeds {options.seeds} --save"
         results.save(NAME, command, figures)
     draw(runs, figures["limit"], results.RESULTS / f"{NAME}.png")
-    results.put_table(PAGE, NAME, table(runs, figures["limit"]))
+    for page in PAGES:
+        results.put_table(page, NAME, table(runs, figures["limit"]))
 
 
 def figures_of(peers: list[Peer], options: Peers) -> dict:

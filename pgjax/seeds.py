@@ -36,7 +36,7 @@ from pgjax.train import (
 )
 from pgjax.types import Metrics, TrainState
 
-_AT_ONCE = 16
+_AT_ONCE = 8
 """Lanes that one call steps; the last group is filled up, so that no other size is compiled."""
 
 
