@@ -21,7 +21,7 @@ from jax.nn import relu
 
 import pgjax
 from benchmarks import results
-from pgjax import fast, threefry
+from pgjax import fast_rollout, threefry
 
 NAME, PAGE = "fast_pieces", "docs/speed.md"
 EPISODES, STEPS, REPEATS = 1024, 200, 15
@@ -137,7 +137,7 @@ def pairs() -> dict[str, tuple[Program, Program]]:
         ),
         "sine and cosine: the C library's, their series": (
             Program(lambda angle: (jnp.sin(angle), jnp.cos(angle)), (angle,)),
-            Program(fast._sin_and_cos, (angle,)),
+            Program(fast_rollout._sin_and_cos, (angle,)),
         ),
         "back through a layer of 24: `where(h > 0, …)`, `sign(h) * …`": (
             Program(_steps(lambda one, w, d, h: jnp.where(h > 0, one * w @ d, 0)), back),

@@ -53,7 +53,7 @@ class Peers:
     folder: Path = Path(".peers")
     """Where the peers' virtual environments are, or are made."""
     save: bool = False
-    """Keep the figures and the picture under benchmarks/results/, and put the table in the pages."""
+    """Keep figures and picture under benchmarks/results/, and put the table in the pages."""
     recorded: bool = False
     """Take the kept figures instead of measuring."""
 

@@ -20,6 +20,7 @@ its score (z − m)/σ is the noise n itself:
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt32
 
@@ -45,6 +46,20 @@ class Head(NamedTuple):
     """`(outputs, noise [A, B]) -> (whether the action is 1, what is drawn)`."""
     score: Callable[[Array, Array], tuple[Array, Array, Array]]
     """`(outputs, drawn [D, N]) -> (log p [N], entropy [N], ∂log p/∂outputs)`."""
+
+
+def forward(
+    layers: list[Layer], obs: Float[Array, "O N"], product: Callable = jnp.matmul
+) -> tuple[list[Float[Array, "_ N"]], Float[Array, "_ N"]]:
+    """What goes into each layer, the observations first, and what comes out of the last.
+
+    `product` is what multiplies a layer's weights with its columns.
+    """
+    into = [obs]
+    for weight, bias in layers[:-1]:
+        into.append(jax.nn.relu(product(weight, into[-1]) + bias))
+    weight, bias = layers[-1]
+    return into, product(weight, into[-1]) + bias
 
 
 def _two_actions() -> Head:

@@ -19,7 +19,7 @@ from parity.suite.weights import from_flax, jax_policy, to_flax, torch_policy
 from parity.tolerance import GATE
 from pgcore.config import TrainConfig
 from pgcore.errors import UsageError
-from pgjax import fast, threefry
+from pgjax import fast, fast_rollout, threefry
 from pgjax.optim import make_optimizer
 from pgjax.rollout import draw_noise, rollout
 from pgtorch import envs as torch_envs
@@ -187,7 +187,7 @@ def test_an_update_is_pytorchs(agent, setting):
 
 
 @cache
-def fast_rollout(agent: str) -> Stage:
+def episodes_stage(agent: str) -> Stage:
     """Inputs `params/*`, `reset [B, 4]`, `noise [T, B, 2]`."""
 
     def of_torch(params, reset, noise):
@@ -202,8 +202,8 @@ def fast_rollout(agent: str) -> Stage:
         path = fast.find_fast(jax_policy(agent, SIZES[0]), pgjax.CartPole(len(noise)))
         assert path is not None
         params = to_flax(params)
-        episodes = fast.play_on(path, params, reset.T, lambda time: noise[time].T)
-        return fast.to_trajectory(path, params, episodes)._asdict()
+        episodes = fast_rollout.play_on(path, params, reset.T, lambda time: noise[time].T)
+        return fast_rollout.to_trajectory(path, params, episodes)._asdict()
 
     return Stage("fast rollout", of_torch, of_jax)
 
@@ -220,10 +220,10 @@ def test_episodes_are_those_that_pytorch_plays_on_the_same_noise(agent):
             if agent == "reinforce"
             else rng.normal(size=(60, 5, 2)),
         }
-        case = Example(fast_rollout(agent), inputs, precisions=("float64",))
+        case = Example(episodes_stage(agent), inputs, precisions=("float64",))
         for comparison in [*case.compare(), *case.vmapped()]:
             assert_ok(comparison)
-        mask = fast_rollout(agent).reference(inputs)["mask"]
+        mask = episodes_stage(agent).reference(inputs)["mask"]
         assert not mask.all()  # some have ended
 
 
@@ -338,6 +338,6 @@ def test_only_the_two_agents_on_our_own_cartpole_as_they_were_made_take_the_fast
 def test_sine_and_cosine_are_exact_as_far_as_a_pole_may_lean():
     with jax.enable_x64(True):
         angle = np.linspace(-0.2095, 0.2095, 2001)
-        sin, cos = fast._sin_and_cos(jnp.asarray(angle))
+        sin, cos = fast_rollout._sin_and_cos(jnp.asarray(angle))
         np.testing.assert_array_max_ulp(np.asarray(sin), np.sin(angle), 2)
         np.testing.assert_array_max_ulp(np.asarray(cos), np.cos(angle), 2)
