@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from benchmarks import peers, results
+from benchmarks import peers
 from benchmarks.peers_code.picture import draw
 from benchmarks.peers_code.rule import EVERY, FRESH, NUM_EPISODES, Watch, play_fresh
 from benchmarks.peers_code.runs import OF_INTEREST, PEERS, Measured
@@ -103,10 +103,3 @@ def test_every_environment_is_pinned_to_the_last_package():
 
 def test_the_notes_say_how_often_rejax_is_asked():
     assert f"every {EVERY:,} steps" in " ".join(peers.NOTES.split())
-
-
-@pytest.mark.parametrize("page", peers.PAGES)
-def test_the_pages_have_the_committed_runs(page):
-    kept = results.load(peers.NAME)
-    runs = [Measured(**run) for run in kept["runs"]]
-    assert results.table_in(page, peers.NAME) == table(runs, kept["limit"])
