@@ -32,11 +32,19 @@ def test_the_readme_and_the_recipes_have_examples():
     assert {"README.md", "recipes.md"} <= set(pages_with("python"))
 
 
+UNHURRIED = """\
+from hypothesis import HealthCheck, settings
+settings.register_profile("unhurried", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+"""
+"""On a machine that does other things too, Hypothesis would call a first draw too slow."""
+
+
 @pytest.mark.takes_long
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_the_python_examples_of_a_page_run(page, tmp_path):
     script = tmp_path / "examples.py"
-    script.write_text(blocks(page, "python"), encoding="utf-8")
+    script.write_text(UNHURRIED + blocks(page, "python"), encoding="utf-8")
     # Each program of an example is run a few times: what takes long is to compile it.
     flags = f"{os.environ.get('XLA_FLAGS', '')} {workers.xla_flags(workers.QUICK)}"
     result = subprocess.run(

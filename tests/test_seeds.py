@@ -5,6 +5,7 @@ The lanes are scripted here; that they are what single runs are is shown in `tes
 
 import csv
 import json
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import pgjax
 import pgtorch
 from pgcore.commands.parsing import parse_seeds
+from pgcore.commands.training import _train_seeds
 from pgcore.config import TrainConfig
 from pgcore.envs.faults import Played
 from pgcore.errors import RunError, UsageError
@@ -308,3 +310,19 @@ def test_seeds_are_a_range_or_a_list(text, seeds):
 def test_what_is_neither_a_range_nor_a_list_of_seeds_is_refused(text):
     with pytest.raises(UsageError, match="seeds is"):
         parse_seeds(text)
+
+
+def test_a_signal_between_a_policy_and_the_word_of_it_still_says_that_it_is_kept(tmp_path, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    framework = SimpleNamespace(
+        train_seeds=lambda config, seeds, callback: pgtorch.train_seeds(
+            config, seeds, callback=stopped
+        )
+    )
+    run_dir = tmp_path / "run"
+    config = TrainConfig(run_dir=run_dir, hidden_sizes=(4,), eval_episodes=2, episodes_per_update=2)
+    stop = _train_seeds(framework, config, [0, 1], run_dir, as_json=False)
+    assert isinstance(stop, KeyboardInterrupt)
+    assert "the best policies so far are kept" in capsys.readouterr().out

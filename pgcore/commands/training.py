@@ -154,13 +154,14 @@ def _train_seeds(
             framework.train_seeds(config, seeds, callback=record)
     except (KeyboardInterrupt, RunError) as error:
         stop = error
-    if not last:
-        raise without_a_policy(stop, run_dir)
     results = {
         seed: json.loads(path.read_text())
         for seed in seeds
         if (path := run_dir / f"seed-{seed}" / RESULT).exists()
     }
+    # What the folders have, for a signal may come between a policy and the word of it.
+    if not any(result["evaluation"] for result in results.values()):
+        raise without_a_policy(stop, run_dir)
     if as_json:
         entries = [{"seed": seed} | result for seed, result in results.items()]
         say(json.dumps({"run_dir": str(run_dir), "seeds": entries}))
