@@ -3,8 +3,8 @@
     python -m benchmarks.fast_pieces [--save]
 
 Each row is two programs that compute the same, in turn, in one process on one core: medians, in
-nanoseconds an environment step of 1,024 episodes, or in seconds of compiling. The inputs of a layer
-change from step to step of a scan, as they do in training.
+nanoseconds an environment step of 1,024 episodes (unless a row says otherwise), or in seconds of
+compiling. The inputs of a layer change from step to step of a scan, as they do in training.
 """
 
 import argparse
@@ -22,9 +22,10 @@ from jax.nn import relu
 import pgjax
 from benchmarks import results
 from pgjax import fast_rollout, threefry
+from pgjax.envs import cartpole
 
 NAME, PAGE = "fast_pieces", "docs/speed.md"
-EPISODES, STEPS, REPEATS = 1024, 200, 15
+EPISODES, FEW, STEPS, REPEATS = 1024, 104, 200, 15
 
 
 class Program(NamedTuple):
@@ -32,6 +33,7 @@ class Program(NamedTuple):
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    episodes: int = EPISODES
 
 
 class Row(NamedTuple):
@@ -67,7 +69,10 @@ def nanoseconds(*programs: Program) -> list[float]:
             started = time.perf_counter()
             jax.block_until_ready(run(*program.arguments))
             found.append(time.perf_counter() - started)
-    return [1e9 * statistics.median(found[1:]) / (STEPS * EPISODES) for found in times]
+    return [
+        1e9 * statistics.median(found[1:]) / (STEPS * program.episodes)
+        for program, found in zip(programs, times, strict=True)
+    ]
 
 
 def compiling() -> Row:
@@ -112,6 +117,36 @@ def _steps(body: Callable[..., Any]) -> Callable[..., Any]:
     return steps
 
 
+def _layers(product: Callable[..., Any]) -> Callable[..., Any]:
+    """The network of 4-24-12-1, for `_steps`."""
+    return lambda one, w1, w2, w3, s, _: product(w3, relu(product(w2, relu(product(w1, one * s)))))
+
+
+def _played(*, is_ahead: bool) -> Callable[..., Any]:
+    """Steps of CartPole, each with a score's noise that decides, moves and is kept."""
+
+    def program(key: Any, counters: Any) -> Any:
+        counters = counters.reshape(2, EPISODES)
+
+        def noise_at(time: Any) -> Any:
+            return threefry.normal(key, counters + 2 * EPISODES * time)
+
+        def step(carry: Any, time: Any) -> Any:
+            physics, noise = carry
+            drawn = noise if is_ahead else noise_at(time)
+            score = jnp.tanh(physics[:2]) + jnp.exp(physics[2:]) * drawn
+            physics = jnp.stack(
+                cartpole._move(0.1 * physics, score[1] > score[0], fast_rollout._sin_and_cos)
+            )
+            return (physics, noise_at(time + 1) if is_ahead else noise), drawn
+
+        times = jnp.arange(STEPS, dtype=jnp.uint32)
+        start = jnp.zeros((4, EPISODES)), noise_at(times[0])
+        return jax.lax.scan(step, start, times)
+
+    return program
+
+
 def pairs() -> dict[str, tuple[Program, Program]]:
     """What the choice is between: what was not chosen, what was."""
     counters = jnp.arange(STEPS * EPISODES * 2, dtype=jnp.uint32)
@@ -123,6 +158,7 @@ def pairs() -> dict[str, tuple[Program, Program]]:
     hidden, w2_transposed = relu(_normal(5, 24, EPISODES)), jnp.array(w2.T)
     rows, columns = (w1, w2, jnp.array(obs.T), jnp.array(delta.T)), (w1, w2, obs, delta)
     back = w2_transposed, delta, hidden
+    few = w1, w2, _normal(6, 1, 12), obs[:, :FEW], delta[:1, :FEW]
     return {
         "two Gumbel numbers: `jax.random`, its rounds written out": (
             Program(
@@ -142,6 +178,14 @@ def pairs() -> dict[str, tuple[Program, Program]]:
         "back through a layer of 24: `where(h > 0, …)`, `sign(h) * …`": (
             Program(_steps(lambda one, w, d, h: jnp.where(h > 0, one * w @ d, 0)), back),
             Program(_steps(lambda one, w, d, h: jnp.sign(h) * (one * w @ d)), back),
+        ),
+        "three layers of 104 episodes: products, short ones written out": (
+            Program(_steps(_layers(jnp.matmul)), few, FEW),
+            Program(_steps(_layers(fast_rollout._product)), few, FEW),
+        ),
+        "the Gaussian agent's noise, of several uses: in its step, ahead of it": (
+            Program(_played(is_ahead=False), (jax.random.key(0), counters[: 2 * EPISODES])),
+            Program(_played(is_ahead=True), (jax.random.key(0), counters[: 2 * EPISODES])),
         ),
         "its weights: transposed in each step, once before": (
             Program(_steps(lambda one, w, d, _: (one * w).T @ d), (w2, delta, hidden)),

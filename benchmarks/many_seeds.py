@@ -1,4 +1,4 @@
-"""A hundred seeds to solved in one vmapped call: seconds of compiling, and of all the rest.
+"""A hundred seeds to solved in one call: seconds of compiling, and of all the rest.
 
 python -m benchmarks.many_seeds [--seeds 100] [--save]
 """

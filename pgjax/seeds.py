@@ -1,4 +1,4 @@
-"""Many seeds of one configuration, all in one vmapped call."""
+"""Many seeds of one configuration at once, as lanes of vmapped calls."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -200,7 +200,7 @@ def _groups(num_lanes: int, size: int) -> Iterator[np.ndarray]:
 
 
 def _each(*trees: Any) -> Iterator[tuple[Any, ...]]:
-    """The trees of each lane; much sooner than lane by lane."""
+    """The trees of each lane, without a walk through all of them for each."""
     leaves, structure = jax.tree.flatten(trees)
     return map(structure.unflatten, zip(*leaves, strict=True))
 

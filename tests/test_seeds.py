@@ -323,6 +323,9 @@ def test_a_signal_between_a_policy_and_the_word_of_it_still_says_that_it_is_kept
     )
     run_dir = tmp_path / "run"
     config = TrainConfig(run_dir=run_dir, hidden_sizes=(4,), eval_episodes=2, episodes_per_update=2)
-    stop = _train_seeds(framework, config, [0, 1], run_dir, as_json=False)
+    try:
+        stop = _train_seeds(framework, config, [0, 1], run_dir, as_json=False)
+    except KeyboardInterrupt as error:  # which would end the tests
+        pytest.fail(str(error))
     assert isinstance(stop, KeyboardInterrupt)
     assert "the best policies so far are kept" in capsys.readouterr().out

@@ -18,7 +18,7 @@ SHAPED = frozenset(
 ARRANGING = LAYOUTS | frozenset(
     ["slice", "dynamic_slice", "gather", "rev", "concatenate", "pad", "reduce_precision"]
 )
-"""Operations that hand on entries of their first operand, and change none."""
+"""Operations that hand on entries of what they are given, at most rounded."""
 
 
 KINDS = {

@@ -1,4 +1,4 @@
-"""Seeds trained as lanes of one vmapped call are the runs that each would be alone."""
+"""Seeds trained as lanes of vmapped calls are the runs that each would be alone."""
 
 import jax
 import numpy as np
