@@ -47,7 +47,7 @@ def params_to_tensors(params: Any) -> Tensors:
         )
     tensors = {}
     for layer, leaves in layers.items():
-        tensors[f"{layer}.weight"] = np.array(leaves["kernel"].T)
+        tensors[f"{layer}.weight"] = np.array(np.asarray(leaves["kernel"]).T)
         tensors[f"{layer}.bias"] = np.array(leaves["bias"])
     return tensors
 

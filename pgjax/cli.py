@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -43,25 +42,21 @@ def _keep_compiled(jax: ModuleType) -> None:
     JAX's own variables go before: JAX_COMPILATION_CACHE_DIR names another folder, and
     JAX_ENABLE_COMPILATION_CACHE=false keeps nothing.
     """
+    from pgjax import programs
+
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or not jax.config.jax_enable_compilation_cache:
+    if not jax.config.jax_enable_compilation_cache:
         return
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    # A program is for one kind of processor, and a home may be seen from several.
-    kind = hashlib.sha256(f"{platform.machine()} {_processor()}".encode()).hexdigest()[:12]
-    folder = Path(home) / _CACHE / f"jax-{jax.__version__}-{kind}"
+    folder = jax.config.jax_compilation_cache_dir
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        # A home may be seen from several kinds of machines.
+        kind = hashlib.sha256(programs.machine().encode()).hexdigest()[:12]
+        folder = str(Path(home) / _CACHE / f"jax-{jax.__version__}-{kind}")
+        jax.config.update("jax_compilation_cache_dir", folder)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         return  # a home that can't be written to: nothing is kept
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-def _processor() -> str:
-    """What the processor can do, where the system says so."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    programs.keep_in(Path(folder))

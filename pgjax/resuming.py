@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from pgcore.training.bookkeeping import Result, Update
@@ -11,7 +12,7 @@ from pgcore.training.loop import run
 from pgcore.training.reopening import reopen
 from pgjax.checkpoint import _load, _require_fit, _stored_keys
 from pgjax.envs.registry import make_env
-from pgjax.train import _compiled, _make_parts, _make_trainer, _run_keys
+from pgjax.train import _begin, _make_parts, _make_trainer, _run_keys
 
 
 def resume(
@@ -53,12 +54,13 @@ def resume(
         config = before.config
         found = _load(before.stored, str(run_dir))
         _require_fit(found.state.params, config, make_env(config.env_id))
-        keys = _stored_keys(before.stored.state) or _compiled(_run_keys)(np.uint32(config.seed))[1:]
+        keys = _stored_keys(before.stored.state) or jax.jit(_run_keys)(np.uint32(config.seed))[1:]
+        programs = _begin(_make_parts(config), found.state, keys[0])
         return run(
             config,
             found.policy,
             found.state,
-            _make_trainer(config, _make_parts(config), *keys),
+            _make_trainer(config, programs, *keys),
             callback=callback,
             started=started,
             resumed=before.with_kept(found.kept_params),

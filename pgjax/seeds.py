@@ -25,8 +25,8 @@ from pgcore.training.seeds import (
 )
 from pgcore.training.seeds import SeedsError as SeedsError
 from pgjax.checkpoint import _require_fit, params_to_tensors
+from pgjax.programs import Program
 from pgjax.train import (
-    _compiled,
     _Episodes,
     _make_parts,
     _Parts,
@@ -87,8 +87,11 @@ def train_seeds(
     assert parts.play_all is not None  # it is our own CartPole
     group_size = min(_AT_ONCE, len(seeds))
     threads = ThreadPoolExecutor(num_cores())
-    play_all = _side_by_side(_of_words(parts.play_all), threads)
-    step_groups = _side_by_side(jax.vmap(_of_words(partial(_step, parts))), threads)
+    step_lanes = jax.vmap(_of_words(partial(_step, parts)))
+    play_all = _side_by_side(
+        Program("play_all_of_words", _of_words(parts.play_all), config), threads
+    )
+    step_groups = _side_by_side(Program("step_lanes", step_lanes, config), threads)
 
     def step(lanes: _Lanes) -> tuple[_Lanes, list[StepResult]]:
         num_lanes = len(lanes.states.update)
@@ -119,9 +122,10 @@ def train_seeds(
         select=lambda lanes, chosen: _lane(lanes, np.array(chosen)),
         tensors=params_to_tensors,
     )
-    init_keys, *keys = _compiled(jax.vmap(_run_keys))(np.array(seeds, np.uint32))
+    init_keys, *keys = jax.jit(jax.vmap(_run_keys))(np.array(seeds, np.uint32))
     if params is None:
-        states = _compiled(jax.vmap(lambda key: parts.start(key, None)))(init_keys)
+        start_lanes = jax.vmap(lambda key: parts.start(key, None))
+        states = Program("start_lanes", start_lanes, config)(init_keys)
         states = jax.tree.map(np.asarray, states)
     else:
         first = [parts.start(*pair) for pair in zip(init_keys, starts.values(), strict=True)]
@@ -166,24 +170,20 @@ def _of_words(function: Callable) -> Callable:
     return of_words
 
 
-def _side_by_side(function: Callable, threads: Executor) -> Callable[[Iterable[tuple]], list]:
-    """`calls -> results`, each call the arguments of one program; one program a core at a time.
+def _side_by_side(program: Program, threads: Executor) -> Callable[[Iterable[tuple]], list]:
+    """`calls -> results`, each call the program's arguments; one call a core at a time.
 
     JAX has a thread's own calls wait for one another, so each is made from a thread of its own. The
     first call compiles, here, where JAX is set to what the caller wants.
     """
-    program: Callable | None = None
 
     def run(calls: Iterable[tuple]) -> list:
-        nonlocal program
         calls = list(calls)
-        if program is None and calls:
-            compiled: Any = _compiled(function)
-            program = compiled.lower(*calls[0]).compile()
+        if calls and not program.is_begun:
+            program.begin(*calls[0])
         with_float64 = jnp.result_type(float) == jnp.float64  # which a thread has of its own
 
         def call(arguments: tuple) -> Any:
-            assert program is not None
             with jax.enable_x64(with_float64):
                 return jax.block_until_ready(program(*arguments))
 

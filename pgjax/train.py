@@ -29,6 +29,7 @@ from pgjax.fast import play as play_fast
 from pgjax.losses import reinforce_loss
 from pgjax.optim import _apply_gradient, make_optimizer
 from pgjax.policies import Policy, make_policy
+from pgjax.programs import Program
 from pgjax.returns import discounted_returns, episode_returns, normalize_returns
 from pgjax.rollout import draw_noise, rollout
 from pgjax.threefry import fold_in, split
@@ -134,17 +135,53 @@ def train(
     """
     started = time.perf_counter()
     parts = _make_parts(config)
-    init_key, *keys = _compiled(_run_keys)(np.uint32(config.seed))
-    start = parts.start if params is not None else _compiled(parts.start, static_argnums=1)
-    trainer, state = _make_trainer(config, parts, *keys), start(init_key, params)
+    seed = np.uint32(config.seed)
+    if params is None:
+        first = Program("first", _first(parts), parts.kept_for)
+        programs = _begin(parts, *first.begin(seed)[:2])
+        state, *keys = first(seed)
+    else:
+        init_key, *keys = jax.jit(_run_keys)(seed)
+        state = parts.start(init_key, params)
+        programs = _begin(parts, state, keys[0])
+    trainer = _make_trainer(config, programs, *keys)
     return run(config, parts.policy, state, trainer, callback=callback, started=started)
 
 
+def _first(parts: "_Parts") -> Callable[[Array], tuple[TrainState, Array, Array]]:
+    """`seed -> (state, train_key, eval_key)`, before the first update."""
+
+    def first(seed: Array) -> tuple[TrainState, Array, Array]:
+        init_key, train_key, eval_key = _run_keys(seed)
+        return parts.start(init_key, None), train_key, eval_key
+
+    return first
+
+
+class _Programs(NamedTuple):
+    """What a run repeats, as in `_Parts`."""
+
+    play: Program
+    learn: Program
+    play_all: Program | None
+
+
+def _begin(parts: "_Parts", state: Any, train_key: Any) -> _Programs:
+    """Begins to compile, for such a state and key, or for shapes of them."""
+    play = Program("play", parts.play, parts.kept_for)
+    learn = Program("learn", parts.learn, parts.kept_for)
+    learn.begin(state, play.begin(state.params, train_key, state.update, np.int32(0)).record)
+    if parts.play_all is None:
+        return _Programs(play, learn, None)
+    play_all = Program("play_all", parts.play_all, parts.kept_for)
+    play_all.begin(state.params, train_key, state.update)
+    return _Programs(play, learn, play_all)
+
+
 def _make_trainer(
-    config: TrainConfig, parts: "_Parts", train_key: Array, eval_key: Array
+    config: TrainConfig, programs: _Programs, train_key: Array, eval_key: Array
 ) -> Trainer:
-    play, learn = _compiled(parts.play), _compiled(parts.learn)
-    play_all = None if parts.play_all is None else _compiled(parts.play_all)
+    play, learn, play_all = programs
     keys = _keys_to_tensors(train_key, eval_key)
 
     def step(state: TrainState) -> StepResult:
@@ -196,6 +233,8 @@ class _Parts(NamedTuple):
     learn: Callable[[TrainState, Any], tuple[TrainState, Metrics]]
     start: Callable[[Array, Any], TrainState]
     """`(key, params) -> state`; where `params` is None, the policy draws them."""
+    kept_for: TrainConfig | None
+    """The configuration, if these functions may be kept as programs of it."""
 
 
 def _make_parts(config: TrainConfig) -> _Parts:
@@ -212,7 +251,7 @@ def _make_parts(config: TrainConfig) -> _Parts:
     # Keys and indices are arguments, so that another seed compiles nothing anew.
     if (fast := find_fast(policy, env)) is not None:
         learn = make_fast_update_step(fast, optimizer, config)
-        return _Parts(policy, *_fast_players(fast, config), learn, start)
+        return _Parts(policy, *_fast_players(fast, config), learn, start, config)
 
     # One compiled rollout plays the training episodes and, batch after batch, an evaluation's.
     def play(params: Any, key: Array, update: Array, batch: Array) -> _Episodes:
@@ -225,7 +264,8 @@ def _make_parts(config: TrainConfig) -> _Parts:
         is_finite = _are_finite((obs, params)) & is_small
         return _Episodes(trajectory, episode_returns(reward, mask), is_finite)
 
-    return _Parts(policy, play, None, make_update_step(policy, optimizer, config), start)
+    learn = make_update_step(policy, optimizer, config)
+    return _Parts(policy, play, None, learn, start, None)
 
 
 def _fast_players(fast: Fast, config: TrainConfig) -> tuple[Callable, Callable]:
@@ -243,14 +283,6 @@ def _fast_players(fast: Fast, config: TrainConfig) -> tuple[Callable, Callable]:
         return _Episodes(None, episodes.length.astype(float), _are_finite(params))
 
     return play, play_all
-
-
-def _compiled(function: Callable, **options: Any) -> Callable:
-    """`jax.jit`, in half of the time: a run compiles each function once, for a second's work.
-
-    XLA's newer emitter of fused loops takes twice as long for the same loops. Results are equal.
-    """
-    return jax.jit(function, compiler_options={"xla_cpu_use_fusion_emitters": False}, **options)
 
 
 def _are_finite(tree: Any) -> Bool[Array, ""]:

@@ -217,7 +217,7 @@ def test_train_compiles_its_rollout_and_its_update_once_for_all_updates_and_eval
     compiled = [line for line in caplog.messages if line.startswith("Finished XLA compilation")]
     assert len(result.history) > 3
     assert sum("jit(play)" in line for line in compiled) == 1
-    assert sum("jit(update_step)" in line for line in compiled) == 1
+    assert sum("jit(learn)" in line for line in compiled) == 1
 
 
 def test_training_twice_gives_the_same_history_and_another_seed_another():

@@ -90,7 +90,7 @@ def files(package: str) -> set[str]:
     }
 
 
-JAX_ALONE = {"fast.py", "fast_rollout.py", "heads.py", "threefry.py"}
+JAX_ALONE = {"fast.py", "fast_rollout.py", "heads.py", "programs.py", "threefry.py"}
 """The fast path, which has the plain one beside it for a twin (and `tests/parity/test_fast.py`)."""
 
 

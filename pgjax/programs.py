@@ -1,0 +1,175 @@
+"""The compiled programs of a training run: made side by side, kept whole for the next process.
+
+`jax.jit` compiles a function when it is first called, and so one after another; and a process that
+finds the machine code in JAX's persistent cache has still to trace and to lower the function, which
+takes longer than to load it. So a `Program` is begun with the arguments it will have, and compiles
+in a thread; and what `keep_in` was given a folder for is found again by what it was made from,
+without a look at the function.
+"""
+
+import functools
+import hashlib
+import pickle
+import platform
+import threading
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import serialize_executable
+
+import pgcore
+from pgcore.config import TrainConfig
+from pgcore.files.writing import write_atomically
+from pgcore.runs.system import system
+
+OPTIONS = {"xla_cpu_use_fusion_emitters": False}
+"""XLA's newer emitter of fused loops takes twice as long for the same loops, and a run compiles
+each function once, for a second's work. Results are equal."""
+
+_OF_NO_PROGRAM = {
+    "seed": 0,
+    "total_timesteps": 1,
+    "solve_threshold": 0.0,
+    "until_update": None,
+    "checkpoint_every": 0,
+    "run_dir": None,
+}
+"""Settings that only the host's loop reads."""
+
+_kept_in: Path | None = None
+_HIT = "/jax/compilation_cache/cache_hits"
+_of_thread = threading.local()
+
+
+def keep_in(folder: Path) -> None:
+    """Keeps the programs of this process in a folder, and takes from it what is there already.
+
+    A program is code that is run as it is found, so the folder must be the user's own.
+    """
+    global _kept_in
+    if _kept_in is None:
+        jax.monitoring.register_event_listener(_note_hit)
+    _kept_in = folder
+
+
+def _note_hit(event: str, **_: Any) -> None:
+    if event == _HIT:
+        _of_thread.has_hit = True
+
+
+class Program:
+    """`function`, compiled once, for arguments of one kind.
+
+    Args:
+        name: Of the function, among all of which programs are made.
+        function: What to compile.
+        config: What the function was made for: with its name, the kinds of its arguments and the
+            source of this package it says all that the function does. Without it the program is
+            not kept; a function that calls the host must have none.
+    """
+
+    def __init__(self, name: str, function: Callable, config: TrainConfig | None) -> None:
+        self._name, self._function, self._config = name, function, config
+        self._made: Future[_Made] | None = None
+
+    def begin(self, *arguments: Any) -> Any:
+        """Begins to compile for such arguments, or for shapes of them; returns the results' shapes.
+
+        The function is traced here, where JAX is set as the caller wants it.
+        """
+        name, path = self._name, None
+        if _kept_in is not None and self._config is not None:
+            name = f"{name}_{_made_from(self._config, arguments)}"
+            path = _kept_in / name
+        if path is not None and (found := _read(path)) is not None:
+            self._made = Future()
+            self._made.set_result(found)
+            return found.result
+
+        def function(*arguments: Any) -> Any:
+            return self._function(*arguments)
+
+        function.__name__ = name  # JAX's own cache goes by it too
+        jitted: Any = jax.jit(function, compiler_options=OPTIONS)
+        traced = jitted.trace(*arguments)
+        lowered = traced.lower()
+        thread = ThreadPoolExecutor(1)
+        self._made = thread.submit(_make, lowered, traced.out_info, path)
+        thread.shutdown(wait=False)
+        return traced.out_info
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether `begin` was called, or a call has begun it."""
+        return self._made is not None
+
+    def __call__(self, *arguments: Any) -> Any:
+        """The function's results; the first call waits for the compilation, or begins it."""
+        if self._made is None:
+            self.begin(*arguments)
+        assert self._made is not None
+        return self._made.result().compiled(*arguments)
+
+
+def _made_from(config: TrainConfig, arguments: tuple) -> str:
+    """A word for all that a program of some name is made from."""
+    leaves, structure = jax.tree.flatten(arguments)
+    config = replace(config, **_OF_NO_PROGRAM)
+    kinds = [(leaf.shape, str(leaf.dtype)) for leaf in leaves]
+    everything = repr((config, str(structure), kinds, OPTIONS, _surroundings()))
+    return hashlib.sha256(everything.encode()).hexdigest()
+
+
+class _Made(NamedTuple):
+    compiled: jax.stages.Compiled
+    result: Any
+    """The shapes of what it returns."""
+
+
+def _read(path: Path) -> _Made | None:
+    """The program of a file; whatever is not one is as if it were not there."""
+    with suppress(Exception):
+        *program, result = pickle.loads(zlib.decompress(path.read_bytes()))
+        return _Made(serialize_executable.deserialize_and_load(*program), result)
+    return None
+
+
+def _make(lowered: jax.stages.Lowered, result: Any, path: Path | None) -> _Made:
+    """Compiles, in a thread of its own, and keeps the program if there is a path for it."""
+    _of_thread.has_hit = False
+    made = _Made(lowered.compile(), result)
+    # What came out of JAX's own cache cannot be serialised again: it would lack its code. And what
+    # can't be written, for the disk may be full, is not kept.
+    if path is not None and not _of_thread.has_hit:
+        with suppress(Exception):
+            program = serialize_executable.serialize(made.compiled)
+            write_atomically(path, zlib.compress(pickle.dumps((*program, result)), 1))
+    return made
+
+
+@functools.cache
+def _surroundings() -> str:
+    """All that a program depends on beside its function's name: sources, versions, settings."""
+    sources = hashlib.sha256()
+    for package in (Path(pgcore.__file__).parent, Path(__file__).parent):
+        for file in sorted(package.rglob("*.py")):
+            sources.update(file.read_bytes())
+    # JAX has its own for where it keeps what, which no program depends on.
+    settings = {name: jax.config.values[name] for name in jax.config.values if "cache" not in name}
+    return repr((sources.hexdigest(), system("pgjax"), machine(), jax.devices(), settings))
+
+
+def machine() -> str:
+    """What the processor is and can do, where the system says so: a program is for one kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"{platform.machine()} {flags}"
