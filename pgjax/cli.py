@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,11 @@ _CACHE = "policy-gradient-parity"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    return run_cli("pgjax", _load, argv)
+    try:
+        return run_cli("pgjax", _load, argv)
+    finally:
+        if (programs := sys.modules.get("pgjax.programs")) is not None:
+            programs.keep_in(None)  # who calls this from Python may change functions later
 
 
 def _load() -> Framework:

@@ -47,20 +47,23 @@ _HIT = "/jax/compilation_cache/cache_hits"
 _of_thread = threading.local()
 
 
-def keep_in(folder: Path) -> None:
-    """Keeps the programs of this process in a folder, and takes from it what is there already.
+def keep_in(folder: Path | None) -> None:
+    """Keeps programs that begin from now on in a folder, and takes from it what is there already.
 
-    A program is code that is run as it is found, so the folder must be the user's own.
+    With None, as at first, nothing is kept. A program is code that is run as it is found, so the
+    folder must be the user's own. What a function does is read from this package's files, so
+    nothing may be kept of functions that were replaced while the process runs.
     """
     global _kept_in
-    if _kept_in is None:
-        jax.monitoring.register_event_listener(_note_hit)
     _kept_in = folder
 
 
 def _note_hit(event: str, **_: Any) -> None:
     if event == _HIT:
         _of_thread.has_hit = True
+
+
+jax.monitoring.register_event_listener(_note_hit)
 
 
 class Program:
