@@ -9,8 +9,10 @@ without a look at the function.
 
 import functools
 import hashlib
+import os
 import pickle
 import platform
+import stat
 import threading
 import zlib
 from collections.abc import Callable
@@ -136,11 +138,27 @@ class _Made(NamedTuple):
 
 
 def _read(path: Path) -> _Made | None:
-    """The program of a file; whatever is not one is as if it were not there."""
+    """The program of a file; whatever is not one is as if it were not there.
+
+    It is run as it is found, so it counts only where nobody else could have put it.
+    """
+    if not (_is_private(path.parent) and _is_private(path)):
+        return None
     with suppress(Exception):
         *program, result = pickle.loads(zlib.decompress(path.read_bytes()))
         return _Made(serialize_executable.deserialize_and_load(*program), result)
     return None
+
+
+def _is_private(path: Path) -> bool:
+    """Whether it is there, is this user's, and nobody else may write to it."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    is_ours = hasattr(os, "getuid") and found.st_uid == os.getuid()
+    is_shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return is_ours and not is_shared and not stat.S_ISLNK(found.st_mode)
 
 
 def _make(lowered: jax.stages.Lowered, result: Any, path: Path | None) -> _Made:

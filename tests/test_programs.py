@@ -103,6 +103,23 @@ def test_surroundings_name_sources_versions_processor_and_jax_settings():
     programs._surroundings.cache_clear()
 
 
+@pytest.mark.parametrize("what", ["file", "folder", "link", "owner"])
+def test_what_others_could_have_put_there_is_not_run(folder, what, monkeypatch):
+    finish(Program("double", double, CONFIG))
+    [path] = folder.iterdir()
+    match what:
+        case "file":
+            path.chmod(0o666)
+        case "folder":
+            folder.chmod(0o777)
+        case "link":
+            path.symlink_to(path.rename(folder / "elsewhere"))
+        case "owner":
+            monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(AssertionError, match="traced"):
+        Program("double", untraced, CONFIG).begin(X)
+
+
 def test_a_damaged_file_is_as_if_it_were_not_there(folder):
     finish(Program("double", double, CONFIG))
     [path] = folder.iterdir()
