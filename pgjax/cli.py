@@ -53,15 +53,19 @@ def _keep_compiled(jax: ModuleType) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if not jax.config.jax_enable_compilation_cache:
         return
-    folder = jax.config.jax_compilation_cache_dir
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        given = jax.config.jax_compilation_cache_dir
+        if not given or "://" in given:
+            return  # a bucket, say: JAX's own programs can be there, ours cannot
+        folder = Path(given)
+    else:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         # A home may be seen from several kinds of machines.
         kind = hashlib.sha256(programs.machine().encode()).hexdigest()[:12]
-        folder = str(Path(home) / _CACHE / f"jax-{jax.__version__}-{kind}")
-        jax.config.update("jax_compilation_cache_dir", folder)
+        folder = Path(home) / _CACHE / f"jax-{jax.__version__}-{kind}"
     try:
-        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
         return  # a home that can't be written to: nothing is kept
-    programs.keep_in(Path(folder))
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    programs.keep_in(folder)

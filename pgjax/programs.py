@@ -171,6 +171,7 @@ def _make(lowered: jax.stages.Lowered, result: Any, path: Path | None) -> _Made:
         with suppress(Exception):
             program = serialize_executable.serialize(made.compiled)
             write_atomically(path, zlib.compress(pickle.dumps((*program, result)), 1))
+            path.chmod(0o600)  # whatever the umask: one that others may write to is passed over
     return made
 
 

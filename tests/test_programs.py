@@ -103,6 +103,15 @@ def test_surroundings_name_sources_versions_processor_and_jax_settings():
     programs._surroundings.cache_clear()
 
 
+def test_a_program_is_private_whatever_the_umask(folder):
+    before = os.umask(0)
+    try:
+        finish(Program("double", double, CONFIG))
+    finally:
+        os.umask(before)
+    Program("double", untraced, CONFIG).begin(X)
+
+
 @pytest.mark.parametrize("what", ["file", "folder", "link", "owner"])
 def test_what_others_could_have_put_there_is_not_run(folder, what, monkeypatch):
     finish(Program("double", double, CONFIG))
