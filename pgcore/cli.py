@@ -6,6 +6,7 @@ that SIGPIPE ends.
 """
 
 import argparse
+import gc
 import os
 import select
 import sys
@@ -19,7 +20,12 @@ from pgcore.commands.evaluating import Eval, evaluate
 from pgcore.commands.framework import Framework
 from pgcore.commands.parsing import parse_int
 from pgcore.commands.plotting import Plot, plot
-from pgcore.commands.process import listening, open_standard_streams, stop_code
+from pgcore.commands.process import (
+    listening,
+    open_standard_streams,
+    stop_code,
+    uncollected,
+)
 from pgcore.commands.resuming import Resume, resume
 from pgcore.commands.training import GivenConfig, Train, train
 from pgcore.config import PRESETS
@@ -44,7 +50,10 @@ def run_cli(name: str, load: Callable[[], Framework], argv: Sequence[str] | None
     """
     open_standard_streams()
     arguments = sys.argv[1:] if argv is None else list(argv)
-    return leave(exit_code(name, lambda: _run(name, load, parse(name, arguments))))
+    code = exit_code(name, lambda: _run(name, lambda: uncollected(load), parse(name, arguments)))
+    if argv is None:  # the process ends: no need to look through all that it has imported
+        gc.freeze()
+    return leave(code)
 
 
 def exit_code(name: str, action: Callable[[], int]) -> int:

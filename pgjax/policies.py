@@ -3,6 +3,7 @@
 action = argmax(loc + scale · noise)
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +16,6 @@ from pgcore.agents import find_agent
 from pgcore.config import as_sizes
 from pgcore.errors import UsageError, is_int, require, unknown_choice
 from pgjax.distributions import Categorical, Normal
-from pgjax.networks import ReinforceAgent, ReparamTrickAgent
 from pgjax.threefry import draw, gumbel, normal
 
 Distribution = Categorical | Normal
@@ -54,18 +54,25 @@ def make_policy(
     """
     heads = find_agent(agent).heads
     require(is_int(obs_dim, 1), "obs_dim", obs_dim, "an integer of at least 1")
-    network = ReparamTrickAgent if heads else ReinforceAgent
-    module = network(obs_dim, num_actions, as_sizes(hidden_sizes))
+    hidden_sizes = as_sizes(hidden_sizes)
+
+    @functools.cache
+    def module() -> Any:
+        # Flax takes long to import, and a program that was kept has no need of it.
+        from pgjax.networks import ReinforceAgent, ReparamTrickAgent
+
+        network = ReparamTrickAgent if heads else ReinforceAgent
+        return network(obs_dim, num_actions, hidden_sizes)
 
     def apply(params: Any, obs: Float[Array, "*batch O"]) -> Any:
         require(obs.shape[-1:] == (obs_dim,), "shape of obs", obs.shape, f"[..., {obs_dim}]")
-        return module.apply(params, obs)
+        return module().apply(params, obs)
 
     policy = from_callable(
         None, apply, num_actions, distribution="normal" if heads else "categorical"
     )
     return policy._replace(
-        init=lambda key: module.init(key, jnp.zeros(obs_dim)),
+        init=lambda key: module().init(key, jnp.zeros(obs_dim)),
         apply=_AgentApply(agent, (obs_dim, num_actions), policy.apply, policy[2:]),
     )
 

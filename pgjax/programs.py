@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.experimental import serialize_executable
@@ -81,32 +81,34 @@ class Program:
 
     def __init__(self, name: str, function: Callable, config: TrainConfig | None) -> None:
         self._name, self._function, self._config = name, function, config
-        self._made: Future[_Made] | None = None
+        self._made: Future[jax.stages.Compiled | None] | None = None
 
     def begin(self, *arguments: Any) -> Any:
         """Begins to compile for such arguments, or for shapes of them; returns the results' shapes.
 
         The function is traced here, where JAX is set as the caller wants it.
         """
-        name, path = self._name, None
-        if _kept_in is not None and self._config is not None:
-            name = f"{name}_{_made_from(self._config, arguments)}"
-            path = _kept_in / name
+        path = self._path(arguments)
         if path is not None and (found := _read(path)) is not None:
-            self._made = Future()
-            self._made.set_result(found)
-            return found.result
+            program, result = found
+            self._made = _in_thread(_load, program)
+            return result
+        return self._compile(arguments, path)
 
+    def _path(self, arguments: tuple) -> Path | None:
+        """Where the program is kept, if it is."""
+        if _kept_in is None or self._config is None:
+            return None
+        return _kept_in / f"{self._name}_{_made_from(self._config, arguments)}"
+
+    def _compile(self, arguments: tuple, path: Path | None) -> Any:
         def function(*arguments: Any) -> Any:
             return self._function(*arguments)
 
-        function.__name__ = name  # JAX's own cache goes by it too
+        function.__name__ = path.name if path else self._name  # JAX's own cache goes by it too
         jitted: Any = jax.jit(function, compiler_options=OPTIONS)
         traced = jitted.trace(*arguments)
-        lowered = traced.lower()
-        thread = ThreadPoolExecutor(1)
-        self._made = thread.submit(_make, lowered, traced.out_info, path)
-        thread.shutdown(wait=False)
+        self._made = _in_thread(_make, traced.lower(), traced.out_info, path)
         return traced.out_info
 
     @property
@@ -119,7 +121,17 @@ class Program:
         if self._made is None:
             self.begin(*arguments)
         assert self._made is not None
-        return self._made.result().compiled(*arguments)
+        if self._made.result() is None:  # there was a file, but it was of no use
+            self._compile(arguments, self._path(arguments))
+        compiled: Any = self._made.result()
+        return compiled(*arguments)
+
+
+def _in_thread(action: Callable, *arguments: Any) -> Future:
+    thread = ThreadPoolExecutor(1)
+    future = thread.submit(action, *arguments)
+    thread.shutdown(wait=False)
+    return future
 
 
 def _made_from(config: TrainConfig, arguments: tuple) -> str:
@@ -131,22 +143,23 @@ def _made_from(config: TrainConfig, arguments: tuple) -> str:
     return hashlib.sha256(everything.encode()).hexdigest()
 
 
-class _Made(NamedTuple):
-    compiled: jax.stages.Compiled
-    result: Any
-    """The shapes of what it returns."""
-
-
-def _read(path: Path) -> _Made | None:
-    """The program of a file; whatever is not one is as if it were not there.
+def _read(path: Path) -> tuple[bytes, Any] | None:
+    """A file's program, and the shapes of its results; what is none is as if it were not there.
 
     It is run as it is found, so it counts only where nobody else could have put it.
     """
     if not (_is_private(path.parent) and _is_private(path)):
         return None
     with suppress(Exception):
-        *program, result = pickle.loads(zlib.decompress(path.read_bytes()))
-        return _Made(serialize_executable.deserialize_and_load(*program), result)
+        program, result = pickle.loads(zlib.decompress(path.read_bytes()))
+        return program, result
+    return None
+
+
+def _load(program: bytes) -> jax.stages.Compiled | None:
+    """The program of a file that was read, in a thread of its own: all of a run's side by side."""
+    with suppress(Exception):
+        return serialize_executable.deserialize_and_load(*pickle.loads(program))
     return None
 
 
@@ -161,18 +174,18 @@ def _is_private(path: Path) -> bool:
     return is_ours and not is_shared and not stat.S_ISLNK(found.st_mode)
 
 
-def _make(lowered: jax.stages.Lowered, result: Any, path: Path | None) -> _Made:
+def _make(lowered: jax.stages.Lowered, result: Any, path: Path | None) -> jax.stages.Compiled:
     """Compiles, in a thread of its own, and keeps the program if there is a path for it."""
     _of_thread.has_hit = False
-    made = _Made(lowered.compile(), result)
+    compiled = lowered.compile()
     # What came out of JAX's own cache cannot be serialised again: it would lack its code. And what
     # can't be written, for the disk may be full, is not kept.
     if path is not None and not _of_thread.has_hit:
         with suppress(Exception):
-            program = serialize_executable.serialize(made.compiled)
-            write_atomically(path, zlib.compress(pickle.dumps((*program, result)), 1))
+            program = pickle.dumps(serialize_executable.serialize(compiled))
+            write_atomically(path, zlib.compress(pickle.dumps((program, result)), 1))
             path.chmod(0o600)  # whatever the umask: one that others may write to is passed over
-    return made
+    return compiled
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """The two commands as a person uses them: fresh processes, exit codes, what is printed and left."""
 
 import csv
+import gc
 import importlib
 import io
 import json
@@ -17,6 +18,7 @@ import pytest
 
 from pgcore.cli import run_cli
 from pgcore.commands.parsing import parse_int
+from pgcore.commands.process import uncollected
 from pgcore.commands.progress import describe, describe_seeds, progress
 from pgcore.config import TrainConfig
 from pgcore.evaluation.solving import UnreachableThreshold
@@ -432,3 +434,19 @@ def test_a_threshold_that_cannot_be_reached_warns_whoever_called_train(train):
     with pytest.warns(UnreachableThreshold, match="no episode of CartPole-v1") as warned:
         getattr(importlib.import_module(framework), name)(*args)
     assert len(warned) == 1
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_while_a_framework_is_imported_no_garbage_is_looked_for(is_enabled):
+    def load():
+        assert not gc.isenabled()
+        raise ModuleNotFoundError(name="torch")
+
+    before = gc.isenabled()
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        with pytest.raises(ModuleNotFoundError):
+            uncollected(load)
+        assert gc.isenabled() == is_enabled
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -137,6 +137,36 @@ def test_a_damaged_file_is_as_if_it_were_not_there(folder):
     np.testing.assert_array_equal(program(X)["twice"], 2 * X)
 
 
+def test_a_whole_file_of_a_program_that_cannot_be_loaded_is_compiled_anew(folder, monkeypatch):
+    finish(Program("double", double, CONFIG))
+
+    def fail(*_):
+        raise ValueError("another processor's")
+
+    monkeypatch.setattr(programs.serialize_executable, "deserialize_and_load", fail)
+    program = Program("double", double, CONFIG)
+    np.testing.assert_array_equal(program(X)["twice"], 2 * X)
+
+
+def test_a_second_run_imports_no_flax(tmp_path):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    script = """if 1:
+        import sys
+        from pgjax.cli import main
+        code = main([*"train --episodes-per-update 2 --total-timesteps 50 --run-dir".split(),
+                     sys.argv[1]])
+        print(code, "flax" in sys.modules)
+    """
+
+    def last_line(name):
+        command = [sys.executable, "-c", script, str(tmp_path / name)]
+        env["XDG_CACHE_HOME"] = str(tmp_path)
+        ran = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+        return ran.stdout.splitlines()[-1]
+
+    assert [last_line("first"), last_line("second")] == ["0 True", "0 False"]
+
+
 SCRIPT = """
 import pathlib, sys
 import jax, numpy as np

@@ -5,14 +5,17 @@ last sentences (all of it is in the run folder too). A terminal that goes away s
 which stops the run as Ctrl-C does; under `nohup` it does not.
 """
 
+import gc
 import io
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
+
+T = TypeVar("T")
 
 
 class Terminated(KeyboardInterrupt):
@@ -113,6 +116,20 @@ def open_standard_streams() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process runs
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def uncollected(load: Callable[[], T]) -> T:
+    """What `load` returns, which imports much.
+
+    That leaves no garbage, and meanwhile Python would look for it again and again.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return load()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

@@ -1,5 +1,6 @@
 """What a run's figures depend on beside its configuration: versions, cores, flags."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -22,21 +23,23 @@ UNUSED = {"pgjax": {"torch"}, "pgtorch": {"jax", "jaxlib", "flax", "optax"}}
 
 def system(framework: str) -> dict[str, Any]:
     """The framework, the versions, the processor, the cores and the flags, as plain values."""
-    versions = {}
-    for package in REPORTED_PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
     return {
         "framework": framework,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": num_cores(),
-        "versions": versions,
+        "versions": {package: _version(package) for package in REPORTED_PACKAGES},
         "flags": {flag: os.environ.get(flag) for flag in REPORTED_FLAGS},
     }
+
+
+@functools.cache
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
