@@ -53,7 +53,7 @@ class Guard:
         self._require_parity(report)  # a module can skip itself while it is collected
 
     def _require_parity(self, report: pytest.TestReport | pytest.CollectReport) -> None:
-        is_parity = report.nodeid.startswith("tests/parity/")
+        is_parity = report.nodeid.startswith(("tests/parity/", "tests/tools/"))
         if is_parity and (report.skipped or hasattr(report, "wasxfail")):
             self.left_out.append(report.nodeid)
 

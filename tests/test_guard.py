@@ -15,8 +15,15 @@ LEFT_OUT = {
     "parity_xpassed": "@pytest.mark.xfail(strict=False)\ndef test_left(): pass",
     "parity_skips_itself": "pytest.skip('not today', allow_module_level=True)",
     "parity_imports": "pytest.importorskip('no_such_package')",
+    "tools_skipped": SKIPPED,
 }
 WORKERS = pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
+
+
+def path_of(name: str) -> Path:
+    """Where a file is, in `tests/`."""
+    folder = name.partition("_")[0]
+    return Path(folder if folder in ("parity", "tools") else "", f"test_{name}.py")
 
 
 @pytest.fixture
@@ -25,12 +32,12 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # each takes time to start
 
     def run(*arguments: str, **files: str) -> pytest.RunResult:
-        parity = pytester.mkdir("tests").joinpath("parity")
-        parity.mkdir()
-        (parity.parent / "conftest.py").write_text(CONFTEST, encoding="utf-8")
+        tests = pytester.mkdir("tests")
+        (tests / "conftest.py").write_text(CONFTEST, encoding="utf-8")
         for name, text in files.items():
-            folder = parity if name.startswith("parity") else parity.parent
-            (folder / f"test_{name}.py").write_text(f"import pytest\n{text}\n", encoding="utf-8")
+            path = tests / path_of(name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"import pytest\n{text}\n", encoding="utf-8")
         return pytester.runpytest_subprocess("-pno:cacheprovider", "-pxdist", "tests", *arguments)
 
     return run
@@ -62,4 +69,4 @@ def test_parity_tests_that_are_left_out_fail_the_run_which_names_them(run, worke
     assert result.ret != 0
     [line] = [line for line in result.outlines if line.startswith("the run fails")]
     assert line.startswith("the run fails: parity tests may not be skipped or xfailed: ")
-    assert [name for name in LEFT_OUT if f"tests/parity/test_{name}.py" not in line] == []
+    assert [name for name in LEFT_OUT if f"tests/{path_of(name)}" not in line] == []

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from benchmarks import peers
+from benchmarks import peers, results
 from benchmarks.peers_code.picture import draw
 from benchmarks.peers_code.rule import EVERY, FRESH, NUM_EPISODES, Watch, play_fresh
 from benchmarks.peers_code.runs import OF_INTEREST, PEERS, Measured
@@ -103,3 +103,11 @@ def test_every_environment_is_pinned_to_the_last_package():
 
 def test_the_notes_say_how_often_rejax_is_asked():
     assert f"every {EVERY:,} steps" in " ".join(peers.NOTES.split())
+
+
+@pytest.mark.parametrize("page", peers.PAGES)
+def test_the_pages_have_the_table_of_the_kept_figures(page):
+    figures = results.load(peers.NAME)
+    runs = [Measured(**run) for run in figures["runs"]]
+    assert results.table_in(page, peers.NAME) == table(runs, figures["limit"])
+    assert figures["command"] in (results.ROOT / page).read_text(encoding="utf-8")

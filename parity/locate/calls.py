@@ -1,11 +1,13 @@
-"""Whether a function of the port is right, and was handed something else than it should be.
+"""Whether a function of the port is right, and was called with something else, or needlessly.
 
 The test is a run: within one call, and nowhere else, an argument is replaced by another value that
-was at hand where it was called. If that mends every output, the call is to blame.
+was at hand where it was called; or what a call returned is replaced by what it was given. If that
+mends every output, the call is to blame.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations, islice
+from types import CodeType
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.matching import near
 from parity.locate.places import Location, Mark
 from parity.locate.placing import Placing
+from parity.locate.plain import Plain
 
 Swaps = dict[int, int]
 """What takes the place of what, by their places on the tape."""
@@ -43,6 +46,44 @@ def wrong_call(search: Placing, runs: Sequence[JaxRun], index: int) -> Location 
                 laid_out = base_of(made) in LAYOUTS and made.place is not None
                 return made.place if laid_out else value.place_at(depth)
     return None
+
+
+def needless_call(search: Plain, index: int) -> Location | None:
+    """The line of a call, on the way to a value, that should have returned what it was given.
+
+    PyTorch's function of that name does nothing there that JAX lacks.
+    """
+    value = search.jax.values[index]
+    wrong = [search.target_of(path) for path in search.wrong]
+    for depth in range(1, len(value.marks)):
+        if _is_nested(value.marks, depth - 1) or not _is_idle(search, value.marks[depth - 1][0]):
+            continue
+        inside = _inside(search, value.marks[depth:])
+        outside = [i for i in _boundary(search, inside) if search.has_partner(i)]
+        given = {each: _given_for(search, each, outside) for each in _results(search, inside)}
+        changed = {i: search.jax.values[g].arrays for i, g in given.items() if g is not None}
+        if changed and len(changed) == len(given) and search.repairs.mends_all(changed, wrong):
+            return value.place_at(depth)
+    return None
+
+
+def _is_idle(search: Plain, code: CodeType) -> bool:
+    """Whether PyTorch has a function of this name, and JAX has all that it computed."""
+    made = [v for v in search.torch.values if code.co_name in {c.co_name for c, _ in v.marks}]
+    return bool(made) and all(search.is_known(value.index) for value in made)
+
+
+def _results(search: Plain, inside: set[int]) -> list[int]:
+    """What a call computed and something else goes on with."""
+    used = {p for v in search.jax.values if v.index not in inside for p in v.parents}
+    return sorted(inside & (used | {*search.jax.outputs.values()}))
+
+
+def _given_for(search: Plain, index: int, outside: list[int]) -> int | None:
+    """The last array that a call was given on the way to a result, and that is like it."""
+    leading = search.jax.ancestors([index])
+    like = (i for i in outside if i in leading and _alike(search, i, index))
+    return max((i for i in like if not search.jax.values[i].is_plain), default=None)
 
 
 def _is_nested(marks: Sequence[Mark], depth: int) -> bool:

@@ -1,9 +1,9 @@
 """The region in which two computations part: what has no partner and leads to a wrong output."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
-from parity.locate.correspondence import Correspondence
+from parity.locate.correspondence import Correspondence, number_of
 
 
 class Region(Correspondence):
@@ -45,10 +45,18 @@ class Region(Correspondence):
         loops = [
             tuple(order)
             for members in self.torch.families()
-            if leading & {*members} and not all(map(self.is_known, members))
+            if leading & {*members} and not self._are_known(members)
             for order in (members, members[::-1])
         ]
         return [*((i,) for i in alone), *loops]
+
+    def _are_known(self, members: Sequence[int]) -> bool:
+        """Whether JAX has each of a loop's values of PyTorch's.
+
+        Where each is one number everywhere, a discounted return say, the loop still says something.
+        """
+        alone = [self.torch.values[i] for i in members if i not in self.partners.of_torch]
+        return len({*map(number_of, alone)}) < 2 and all(map(self.is_known, members))
 
     def tells(self, index: int) -> bool:
         """Whether a value of JAX's is right, or wrong for an output.

@@ -315,3 +315,78 @@ def test_of_what_is_made_of_a_right_value_the_step_that_pytorch_lacks_is_blamed(
     inputs = {"obs": RNG.normal(size=(3, 6, 3)), "weight": RNG.normal(size=3)}
     found = parity.first_divergence(in_torch, in_jax, inputs)
     assert found.candidate.line == line(in_jax)
+
+
+def test_a_call_for_which_pytorch_has_no_work_is_blamed_and_not_what_it_does():
+    def of_torch():
+        def normalized(returns, mask, scope):
+            returns = torch.where(mask, returns, 0.0)
+            if scope == "none":
+                return returns
+            centred = returns - returns.mean()
+            return centred / centred.square().mean().sqrt()
+
+        return normalized
+
+    def of_jax():
+        def normalized(returns, mask, scope):
+            returns = jnp.where(mask, returns, 0.0)
+            if scope == "none":
+                return returns
+            centred = returns - returns.mean()
+            return centred / jnp.sqrt(jnp.square(centred).mean())
+
+        return normalized
+
+    in_torch_normalized, in_jax_normalized = of_torch(), of_jax()
+
+    def in_torch(returns, scores, mask):
+        advantages = in_torch_normalized(returns, mask, "none")
+        return {"loss": -(scores * advantages).sum()}
+
+    def in_jax(returns, scores, mask):
+        advantages = in_jax_normalized(returns, mask, "batch")  # here
+        return {"loss": -(scores * advantages).sum()}
+
+    returns, scores = RNG.normal(size=(2, 6, 4)) + 1
+    given = {"returns": returns, "scores": scores, "mask": np.tri(6, 4, dtype=bool)}
+    found = parity.first_divergence(in_torch, in_jax, given)
+    assert found.candidate.line == line(in_jax)
+
+
+def test_what_should_be_1_everywhere_is_followed_back_to_where_it_is_not():
+    def in_torch(rewards):
+        return {"mean_return": rewards.sum(0).mean(), "total": rewards.sum()}
+
+    def in_jax(rewards):
+        discounts = 0.9 ** jnp.arange(len(rewards))
+        returns = (discounts[:, None] * rewards).sum(0)  # here
+        return {"mean_return": returns.mean(), "total": rewards.sum()}
+
+    rewards = np.zeros((5, 3))
+    rewards[-1] = 1
+    found = parity.first_divergence(in_torch, in_jax, {"rewards": rewards})
+    assert abs(found.candidate.line - line(in_jax)) <= 1
+
+
+def test_a_loop_of_which_each_row_is_one_number_everywhere_is_found_as_a_whole():
+    def in_torch(rewards, scores):
+        following, rows = torch.zeros_like(rewards[0]), []
+        for now in rewards.flip(0):
+            following = now + 0.8 * following
+            rows.append(following)
+        return {"loss": (torch.stack(rows[::-1]) * scores).sum()}
+
+    def in_jax(rewards, scores):
+        def step(following, now):
+            following = now + 0.9 * following  # here
+            return following, following
+
+        _, returns = jax.lax.scan(step, jnp.zeros_like(rewards[0]), rewards, reverse=True)
+        return {"loss": (returns * scores).sum()}
+
+    rewards = np.zeros((5, 3))
+    rewards[-1] = 1
+    given = {"rewards": rewards, "scores": RNG.normal(size=(5, 3))}
+    found = parity.first_divergence(in_torch, in_jax, given)
+    assert found.candidate.line == line(in_jax)

@@ -8,7 +8,7 @@ import pytest
 
 from parity.cli import main
 from parity.mutation.processes import Processes
-from tests.parity.test_power_command import outcomes, power
+from tests.tools.test_power_command import outcomes, power
 
 
 @pytest.fixture

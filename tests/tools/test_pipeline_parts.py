@@ -14,7 +14,7 @@ import torch
 import parity
 import pgjax.optim
 from pgcore.errors import UsageError
-from tests.parity import pipelines
+from tests.tools import pipelines
 
 X = np.array([0.5, -1.25, 3.0])
 SQUARES_IN_TORCH = {

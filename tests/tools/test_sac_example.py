@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import parity
-from tests.parity.pages import require_shown
+from tests.tools.pages import require_shown
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sac.md").read_text("utf-8")
 

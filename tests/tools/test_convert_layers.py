@@ -629,7 +629,7 @@ def test_a_projected_lstm_is_an_error_that_names_its_tensor():
 
 
 def test_every_kind_in_the_registry_is_certified():
-    from tests.parity.test_convert import LAYERS
+    from tests.tools.test_convert import LAYERS
 
     certified = {kind.split(",")[0].split()[0] for kind in [*CASES, *LAYERS]}
     elsewhere = {"Parameter", "LSTM", "GRU", "LSTMCell", "GRUCell", "MultiheadAttention"}

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from parity import workers
-from tests.parity.pages import require_shown
+from tests.tools.pages import require_shown
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "porting.md").read_text("utf-8")

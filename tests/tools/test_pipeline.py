@@ -10,8 +10,8 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import parity
-from tests.parity import pipelines
-from tests.parity.pipelines import (
+from tests.tools import pipelines
+from tests.tools.pipelines import (
     CATEGORICAL_IN_JAX,
     CATEGORICAL_IN_TORCH,
     NORMAL_IN_JAX,

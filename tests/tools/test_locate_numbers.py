@@ -7,7 +7,7 @@ import torch
 
 import parity
 from parity.locate.torch_tape import record_torch
-from tests.parity.test_locate import line, returns_by_scan, returns_in_torch
+from tests.tools.test_locate import line, returns_by_scan, returns_in_torch
 
 RNG = np.random.default_rng(11)
 

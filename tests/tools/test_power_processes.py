@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from parity.mutation.processes import TAIL, Processes
-from tests.parity.test_power_command import is_alive
+from tests.tools.test_power_command import is_alive
 
 
 @pytest.fixture(autouse=True)

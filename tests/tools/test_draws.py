@@ -10,7 +10,7 @@ import torch
 
 from parity.pipeline import draws
 from pgcore.errors import UsageError
-from tests.parity import pipelines
+from tests.tools import pipelines
 
 SHAPE = (25, 4)
 
