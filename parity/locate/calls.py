@@ -51,7 +51,8 @@ def wrong_call(search: Placing, runs: Sequence[JaxRun], index: int) -> Location 
 def needless_call(search: Plain, index: int) -> Location | None:
     """The line of a call, on the way to a value, that should have returned what it was given.
 
-    PyTorch's function of that name does nothing there that JAX lacks.
+    PyTorch's function of that name does nothing there that JAX lacks: what JAX's makes right is
+    what belongs there, and what it goes on to do is too much.
     """
     value = search.jax.values[index]
     wrong = [search.target_of(path) for path in search.wrong]
@@ -59,8 +60,8 @@ def needless_call(search: Plain, index: int) -> Location | None:
         if _is_nested(value.marks, depth - 1) or not _is_idle(search, value.marks[depth - 1][0]):
             continue
         inside = _inside(search, value.marks[depth:])
-        outside = [i for i in _boundary(search, inside) if search.has_partner(i)]
-        given = {each: _given_for(search, each, outside) for each in _results(search, inside)}
+        right = {i for i in {*_boundary(search, inside)} | inside if search.has_partner(i)}
+        given = {each: _last_right(search, each, right) for each in _results(search, inside)}
         changed = {i: search.jax.values[g].arrays for i, g in given.items() if g is not None}
         if changed and len(changed) == len(given) and search.repairs.mends_all(changed, wrong):
             return value.place_at(depth)
@@ -79,10 +80,9 @@ def _results(search: Plain, inside: set[int]) -> list[int]:
     return sorted(inside & (used | {*search.jax.outputs.values()}))
 
 
-def _given_for(search: Plain, index: int, outside: list[int]) -> int | None:
-    """The last array that a call was given on the way to a result, and that is like it."""
-    leading = search.jax.ancestors([index])
-    like = (i for i in outside if i in leading and _alike(search, i, index))
+def _last_right(search: Plain, index: int, right: set[int]) -> int | None:
+    """The last of some arrays that led to a result and that is like it."""
+    like = (i for i in search.jax.ancestors([index]) & right - {index} if _alike(search, i, index))
     return max((i for i in like if not search.jax.values[i].is_plain), default=None)
 
 

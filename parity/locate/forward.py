@@ -12,10 +12,9 @@ from functools import cached_property
 from itertools import permutations, product
 
 from parity.locate.calls import needless_call, wrong_call
-from parity.locate.correspondence import says_nothing
 from parity.locate.given import left_out, rearranged
 from parity.locate.jax_tape import JaxRun
-from parity.locate.kinds import LAYOUTS, base_of, kind_of
+from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.matching import Partners
 from parity.locate.placing import Blame
 from parity.locate.plain import Plain
@@ -76,7 +75,7 @@ class Forward(Plain):
         if is_open and (lacking := left_out(self)) is not None:
             return lacking
         blame = self._blame_of(leaves) if leaves else None
-        if self.trusts_plain and (blame is None or self._is_vague(blame)):
+        if self.trusts_plain and (blame is None or self.tells_little(blame.candidate)):
             # Rewards of one kind, or a gap that is divided by nothing: what is wrong may be 0 or 1
             # everywhere, and 0 and 1 are numbers that PyTorch has.
             wary = Forward(self.partners, self._runs, self.wrong, trusts_plain=False)
@@ -86,18 +85,6 @@ class Forward(Plain):
             return blame
         telling = [i for i in self.edge if not self.jax.values[i].is_plain] or self.edge
         return self.placed(telling[0], self._same_operands(telling[0]))
-
-    def _is_vague(self, blame: Blame) -> bool:
-        """Whether what was found may only chance to be the first that is wrong."""
-        reference, value = blame.reference, self.jax.values[blame.candidate]
-        if reference is not None and says_nothing(self.torch.values[reference]):
-            return True
-        flags = [p for p in value.parents if self.jax.values[p].arrays[0].dtype == bool]
-        is_chosen = kind_of(value) == "where" and any(map(self._is_same_everywhere, flags))
-        return is_chosen or self.tells_little(blame.candidate)
-
-    def _is_same_everywhere(self, index: int) -> bool:
-        return self.jax.values[index].is_plain and bool(self.inputs_of_jax[index])
 
     def _blame_of(self, leaves: dict[int, int]) -> Blame:
         """Which of what is wrong on the way to the outputs is at fault."""
