@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 import parity
+import pgjax
+import pgtorch
 
 RNG = np.random.default_rng(11)
 NOISE = {"noise": RNG.normal(size=(5, 3)), "start": RNG.normal(size=3)}
@@ -355,23 +357,18 @@ def test_a_call_for_which_pytorch_has_no_work_is_blamed_and_not_what_it_does():
 
 
 def test_a_loop_of_which_each_row_is_one_number_everywhere_is_found_as_a_whole():
-    def in_torch(rewards, scores):
-        following, rows = torch.zeros_like(rewards[0]), []
-        for now in rewards.flip(0):
-            following = now + 0.8 * following
-            rows.append(following)
-        return {"loss": (torch.stack(rows[::-1]) * scores).sum()}
+    discounts = {"torch": 0.99, "jax": 0.8}  # written on no line where something is computed
 
-    def in_jax(rewards, scores):
-        def step(following, now):
-            following = now + 0.9 * following  # here
-            return following, following
+    def in_torch(rewards, mask, scores):
+        returns = pgtorch.discounted_returns(rewards, mask, discounts["torch"])
+        return {"loss": (torch.where(mask, returns, 0) * scores).sum()}
 
-        _, returns = jax.lax.scan(step, jnp.zeros_like(rewards[0]), rewards, reverse=True)
-        return {"loss": (returns * scores).sum()}
+    def in_jax(rewards, mask, scores):
+        returns = pgjax.discounted_returns(rewards, mask, discounts["jax"])
+        return {"loss": (jnp.where(mask, returns, 0) * scores).sum()}
 
     rewards = np.zeros((5, 3))
     rewards[-1] = 1
-    given = {"rewards": rewards, "scores": RNG.normal(size=(5, 3))}
+    given = {"rewards": rewards, "mask": rewards >= 0, "scores": RNG.normal(size=(5, 3))}
     found = parity.first_divergence(in_torch, in_jax, given)
-    assert found.candidate.line == line(in_jax)
+    assert found.candidate.line == line(pgjax.discounted_returns, "+ discount * following")
