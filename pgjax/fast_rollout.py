@@ -164,8 +164,8 @@ def to_trajectory(fast: Fast, params: Any, episodes: Episodes) -> Trajectory:
 def _product(weight: Float[Array, "M K"], columns: Float[Array, "K N"]) -> Float[Array, "M N"]:
     """`weight @ columns`; if these are few, as a sum of K outer products.
 
-    XLA makes one loop of that and of what is around it; a call of its product takes a microsecond
-    before it multiplies, and of a `vmap` it is one call a lane.
+    XLA makes one loop of that and of what is around it; a call of its product costs more than to
+    multiply so few, and of a `vmap` it is one call a lane.
     """
     num_terms = weight.shape[1]
     if num_terms > WRITTEN_OUT or columns.size > FEW_NUMBERS:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import pickle
 import platform
+import re
 import stat
 import threading
 import zlib
@@ -43,6 +44,10 @@ _OF_NO_PROGRAM = {
     "run_dir": None,
 }
 """Settings that only the host's loop reads."""
+
+MOST_KEPT = 200
+"""So many programs, some 100 KB each, stay in the folder: those that were used last."""
+_KEPT_NAME = re.compile(r"\w+_[0-9a-f]{64}")
 
 _kept_in: Path | None = None
 _HIT = "/jax/compilation_cache/cache_hits"
@@ -152,6 +157,7 @@ def _read(path: Path) -> tuple[bytes, Any] | None:
         return None
     with suppress(Exception):
         program, result = pickle.loads(zlib.decompress(path.read_bytes()))
+        path.touch()
         return program, result
     return None
 
@@ -185,7 +191,15 @@ def _make(lowered: jax.stages.Lowered, result: Any, path: Path | None) -> jax.st
             program = pickle.dumps(serialize_executable.serialize(compiled))
             write_atomically(path, zlib.compress(pickle.dumps((program, result)), 1))
             path.chmod(0o600)  # whatever the umask: one that others may write to is passed over
+            _forget_oldest(path.parent)
     return compiled
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Takes away all but the programs that were used last."""
+    kept = [path for path in folder.iterdir() if _KEPT_NAME.fullmatch(path.name)]
+    for path in sorted(kept, key=lambda path: path.stat().st_mtime)[:-MOST_KEPT]:
+        path.unlink(missing_ok=True)  # another process may have taken it away
 
 
 @functools.cache

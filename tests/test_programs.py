@@ -148,6 +148,20 @@ def test_a_whole_file_of_a_program_that_cannot_be_loaded_is_compiled_anew(folder
     np.testing.assert_array_equal(program(X)["twice"], 2 * X)
 
 
+def test_the_programs_that_were_used_last_are_kept(folder, monkeypatch):
+    monkeypatch.setattr(programs, "MOST_KEPT", 2)
+    other = folder / "jit_double-0123-cache"  # what JAX has there stays
+    other.write_text("JAX's")
+    for name in ("first", "second"):
+        finish(Program(name, double, CONFIG))
+    for age, path in enumerate(sorted(folder.glob("*_*"))):
+        os.utime(path, (age + 1, age + 1))  # the first one is the older by its date
+    Program("first", untraced, CONFIG).begin(X)  # but was used last
+    finish(Program("third", double, CONFIG))
+    left = {path.name.partition("_")[0] for path in folder.iterdir()}
+    assert left == {"first", "third", "jit"}
+
+
 def test_a_second_run_imports_no_flax(tmp_path):
     env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     script = """if 1:
