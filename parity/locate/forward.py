@@ -269,7 +269,7 @@ class Forward(Plain):
         del found[MAX_TRIED:]
         if len(members) == 1:
             parents = self.jax.values[members[0]].parents
-            found += self.numbers_like(members[0])
+            found += self.numbers_like(members[0]) + self.flags_like(members[0])
             found += [t[:1] for p in parents for t in self.partners.of_jax.get(p, ())[:1]]
         return found
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from parity.locate.correspondence import number_of
 from parity.locate.jax_tape import JaxRun
+from parity.locate.kinds import kind_of
 from parity.locate.matching import Partners
 from parity.locate.placing import Blame, Placing
 from parity.locate.repairs import Repairs, Target
@@ -54,6 +55,15 @@ class Plain(Placing):
         by_number = {abs(number_of(self.torch.values[i])): (i,) for i in self.numbers_in_torch}
         near = sorted(by_number, key=lambda x: abs(x - size) / max(x + size, 1e-300))
         return [by_number[x] for x in near[:MAX_NUMBERS]]
+
+    def flags_like(self, index: int) -> list[tuple[int, ...]]:
+        """PyTorch's flags that are all alike, made by such an operation, for flags of JAX's."""
+        value = self.jax.values[index]
+        if value.arrays[0].dtype != bool:
+            return []
+        theirs = (self.torch.values[i] for i in self.numbers_in_torch)
+        like = (v for v in theirs if v.arrays[0].dtype == bool and kind_of(v) == kind_of(value))
+        return [(v.index,) for v in like if v.arrays[0].size == value.arrays[0].size][:MAX_NUMBERS]
 
     def wrong_number(self, index: int, reference: int) -> tuple[int, int] | None:
         """The first number that makes an operation wrong, and PyTorch's in its place.

@@ -372,3 +372,24 @@ def test_a_loop_of_which_each_row_is_one_number_everywhere_is_found_as_a_whole()
     given = {"rewards": rewards, "mask": rewards >= 0, "scores": RNG.normal(size=(5, 3))}
     found = parity.first_divergence(in_torch, in_jax, given)
     assert found.candidate.line == line(pgjax.discounted_returns, "+ discount * following")
+
+
+def test_flags_that_are_all_alike_in_pytorch_alone_are_found():
+    x = RNG.normal(size=(6, 3))
+    limit = x.var(0).max() * (1 + 1e-9)  # all are below it, but not if they move a little
+
+    def in_torch(x):
+        variance = (x - x.mean(0)).square().mean(0)
+        is_flat = variance.sqrt() <= 1e-5
+        return torch.where(is_flat, 0, x / torch.where(is_flat, 1, variance).sqrt())
+
+    def in_jax(x):
+        variance = jnp.square(x - x.mean(0)).mean(0)
+        is_flat = variance <= limit  # here
+        root = jnp.sqrt(jnp.where(is_flat, 1, variance))
+        ratio = x / root
+        kept = ~is_flat
+        return jnp.where(kept, ratio, 0)
+
+    found = parity.first_divergence(in_torch, in_jax, {"x": x})
+    assert found.candidate.line == line(in_jax)
