@@ -393,3 +393,26 @@ def test_flags_that_are_all_alike_in_pytorch_alone_are_found():
 
     found = parity.first_divergence(in_torch, in_jax, {"x": x})
     assert found.candidate.line == line(in_jax)
+
+
+def test_a_function_that_is_itself_compared_is_blamed_inside():
+    def of_torch():
+        def advantages(returns, mask):
+            return torch.where(mask, returns, 0.0)
+
+        return advantages
+
+    def of_jax():
+        def advantages(returns, mask):
+            returns = jnp.where(mask, returns, 0.0)
+            return returns - returns.mean()  # here
+
+        return advantages
+
+    ours, theirs = of_jax(), of_torch()
+    found = parity.first_divergence(
+        lambda returns, mask: {"advantages": theirs(returns, mask)},
+        lambda returns, mask: {"advantages": ours(returns, mask)},
+        {"returns": RNG.normal(size=(6, 4)), "mask": np.tri(6, 4, dtype=bool)},
+    )
+    assert found.candidate.line == line(ours)
