@@ -1,0 +1,51 @@
+"""`parity.first_divergence` where what is wrong is one number, or one flag, everywhere."""
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+import parity
+import pgjax
+import pgtorch
+from tests.tools.test_locate import line
+
+RNG = np.random.default_rng(11)
+
+
+def test_a_loop_of_which_each_row_is_one_number_everywhere_is_found_as_a_whole():
+    discounts = {"torch": 0.99, "jax": 0.8}  # written on no line where something is computed
+
+    def in_torch(rewards, mask, scores):
+        returns = pgtorch.discounted_returns(rewards, mask, discounts["torch"])
+        return {"loss": (torch.where(mask, returns, 0) * scores).sum()}
+
+    def in_jax(rewards, mask, scores):
+        returns = pgjax.discounted_returns(rewards, mask, discounts["jax"])
+        return {"loss": (jnp.where(mask, returns, 0) * scores).sum()}
+
+    rewards = np.zeros((5, 3))
+    rewards[-1] = 1
+    given = {"rewards": rewards, "mask": rewards >= 0, "scores": RNG.normal(size=(5, 3))}
+    found = parity.first_divergence(in_torch, in_jax, given)
+    assert found.candidate.line == line(pgjax.discounted_returns, "+ discount * following")
+
+
+def test_flags_that_are_all_alike_in_pytorch_alone_are_found():
+    x = RNG.normal(size=(6, 3))
+    limit = x.var(0).max() * (1 + 1e-9)  # all are below it, but not if they move a little
+
+    def in_torch(x):
+        variance = (x - x.mean(0)).square().mean(0)
+        is_flat = variance.sqrt() <= 1e-5
+        return torch.where(is_flat, 0, x / torch.where(is_flat, 1, variance).sqrt())
+
+    def in_jax(x):
+        variance = jnp.square(x - x.mean(0)).mean(0)
+        is_flat = variance <= limit  # here
+        root = jnp.sqrt(jnp.where(is_flat, 1, variance))
+        ratio = x / root
+        kept = ~is_flat
+        return jnp.where(kept, ratio, 0)
+
+    found = parity.first_divergence(in_torch, in_jax, {"x": x})
+    assert found.candidate.line == line(in_jax)
