@@ -12,12 +12,12 @@ NUM_ENVS, DISCOUNT = 64, 0.97
 
 
 @torch.no_grad()
-def played(dtype):
+def played(dtype, *, compiled=False):
     """A twin after a rollout of a policy that holds the pole a while, and the noise it was on."""
     policy = pgtorch.make_policy("reinforce", 4, 2)
     module = policy.init(torch.Generator().manual_seed(3)).to(dtype)
     key = torch.Generator().manual_seed(4)
-    twin = Twin(NUM_ENVS, DISCOUNT, compiled=False, dtype=dtype)
+    twin = Twin(NUM_ENVS, DISCOUNT, compiled=compiled, dtype=dtype)
     noise = policy.draw_noise(key, NUM_STEPS, NUM_ENVS).to(dtype)
     twin.load(module)
     twin.record[0, 1:5, 0] = cartpole.draw_reset(key, NUM_ENVS).to(dtype).T[ROWS]
@@ -41,8 +41,10 @@ def near(ours, theirs):
     return (ours - theirs).abs().max() <= GATE * theirs.abs().max()
 
 
-def test_each_step_is_pgtorchs_on_the_same_noise():
-    policy, module, twin, noise, num_blocks = played(torch.float64)
+@pytest.mark.parametrize("compiled", [False, True], ids=["by hand", "to be compiled"])
+def test_each_step_is_pgtorchs_on_the_same_noise(compiled, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)  # it takes long
+    policy, module, twin, noise, num_blocks = played(torch.float64, compiled=compiled)
     before, after, action, mask = columns(twin, num_blocks)
     with torch.no_grad():
         sample = policy.sample(policy.apply(module, before), noise[: len(before)])
