@@ -17,19 +17,24 @@ _CACHE = "policy-gradient-parity"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     try:
-        return run_cli("pgjax", _load, argv)
+        return run_cli("pgjax", _load_and_keep, argv)
     finally:
         if (programs := sys.modules.get("pgjax.programs")) is not None:
             programs.keep_in(None)  # who calls this from Python may change functions later
 
 
-def _load() -> Framework:
+def _load_and_keep() -> Framework:
     import jax
 
+    framework = _load()
+    _keep_compiled(jax)
+    return framework
+
+
+def _load() -> Framework:
     import pgjax
     from pgjax import bench
 
-    _keep_compiled(jax)
     return Framework(
         pgjax.train,
         pgjax.resume,
