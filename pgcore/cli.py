@@ -20,12 +20,7 @@ from pgcore.commands.evaluating import Eval, evaluate
 from pgcore.commands.framework import Framework
 from pgcore.commands.parsing import parse_int
 from pgcore.commands.plotting import Plot, plot
-from pgcore.commands.process import (
-    listening,
-    open_standard_streams,
-    stop_code,
-    uncollected,
-)
+from pgcore.commands.process import listening, open_standard_streams, stop_code, uncollected
 from pgcore.commands.resuming import Resume, resume
 from pgcore.commands.training import GivenConfig, Train, train
 from pgcore.config import PRESETS

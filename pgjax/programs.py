@@ -157,7 +157,8 @@ def _read(path: Path) -> tuple[bytes, Any] | None:
         return None
     with suppress(Exception):
         program, result = pickle.loads(zlib.decompress(path.read_bytes()))
-        path.touch()
+        with suppress(OSError):  # where nothing can be written, it is no less of use
+            path.touch()
         return program, result
     return None
 

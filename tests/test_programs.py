@@ -162,6 +162,16 @@ def test_the_programs_that_were_used_last_are_kept(folder, monkeypatch):
     assert left == {"first", "third", "jit"}
 
 
+def test_a_program_that_cannot_be_touched_is_of_use_all_the_same(folder, monkeypatch):
+    finish(Program("double", double, CONFIG))
+
+    def refuse(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(type(folder), "touch", refuse)
+    Program("double", untraced, CONFIG).begin(X)
+
+
 def test_a_second_run_imports_no_flax(tmp_path):
     env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     script = """if 1:
