@@ -10,9 +10,11 @@ PyTorch's side tells whether the operation differs or an operand.
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import permutations, product
+from math import perm
 
 from parity.locate.calls import needless_call, wrong_call
-from parity.locate.given import left_out, rearranged
+from parity.locate.fitted import Fitting
+from parity.locate.given import left_out, rearranged, unused
 from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.matching import Partners
@@ -23,6 +25,8 @@ from parity.locate.tape import NUMBER
 
 MAX_TRIED = 8
 """So many of PyTorch's values are tried in the place of one of JAX's, the likeliest first."""
+MAX_ORDERS = 120
+"""So many orders of operands are tried: five for five."""
 MAX_ITERATIONS = 8
 """Of a loop that goes wrong, so many iterations are looked into."""
 
@@ -41,6 +45,7 @@ class Forward(Plain):
         """The partners, JAX's runs, and the slack of each output that is wrong."""
         super().__init__(partners, runs, wrong)
         self._runs, self.trusts_plain = runs, trusts_plain
+        self._mended: dict[int, Target] = {}
 
     def blame(self) -> Blame:
         """The fault's value, and PyTorch's in its place."""
@@ -67,7 +72,7 @@ class Forward(Plain):
     def _blame(self) -> Blame:
         if (outer := self.outer(self.edge, self.missing)) is not None:
             return outer
-        if (moved := rearranged(self)) is not None:
+        if (moved := rearranged(self) or unused(self)) is not None:
             return moved
         leaves = self._all_leaves()
         # One array that was given may explain what no value does, or several on as many lines.
@@ -93,15 +98,41 @@ class Forward(Plain):
             return Blame(first, leaves[first], 0, first, place)
         if (step := self._went_on(first, leaves[first])) is not None:
             return step
-        if (early := self._earlier(first)) is not None:
+        place = wrong_call(self, self._runs, first) if (fit := self._fit(leaves)) else None
+        if fit is not None and place is None:
+            return fit
+        if place is None and (early := self._earlier(first)) is not None:
             return self.placed(*early)
-        if (place := wrong_call(self, self._runs, first)) is not None:
+        if place is None:
+            place = wrong_call(self, self._runs, first)
+        if place is not None:
             return Blame(first, leaves[first], 0, first, place)
         if self._is_scattered(leaves):
             shared = self._shared(leaves)
             if shared is not None:
                 return Blame(shared, leaves[first], self.depth_of(shared), first)
         return self.placed(first, leaves[first])
+
+    def _fit(self, leaves: dict[int, int]) -> Blame | None:
+        """An operation before a wrong value that explains it, if it does not do so itself.
+
+        It is to explain what an output needs first: what is wrong of that, pieces of another
+        formula may show otherwise.
+        """
+        first = min(leaves)
+        theirs = leaves[first]
+        tried = [(Target(first, theirs, self.slack_of(theirs)), first)]
+        if first in self._mended and self._mended[first].candidate != first:
+            tried.insert(0, (self._mended[first], self._mended[first].candidate))
+        tried += [(self.target_of(path), first) for path in [*self.wrong][:1]]
+        found = None
+        for target, wrong in tried:
+            found = found or Fitting(self, self._runs, target, wrong, self.in_turn).found()
+        if found is None:
+            return None
+        depth = self.depth_of(found.index)
+        place = None if found.is_number else self.jax.values[found.index].place_at(depth)
+        return Blame(found.index, theirs, depth, first, place)
 
     def _is_scattered(self, leaves: Collection[int]) -> bool:
         """Whether these are on several lines."""
@@ -119,7 +150,13 @@ class Forward(Plain):
         for path in sorted(regions, key=lambda path: len(regions[path])):
             if ({*leaves} - self.targets) & regions[path]:
                 continue
-            leaves = self._leaves(self.target_of(path), set()) | leaves
+            target = self.target_of(path)
+            new = self._leaves(target, set())
+            if new and (found := self._mender(target)) is not None:
+                index, theirs, sign = found[0]
+                mended = Target(index, theirs, self.slack_of(theirs), sign)
+                self._mended |= dict.fromkeys(new, mended)
+            leaves = new | leaves
         return leaves
 
     def _went_on(self, index: int, reference: int) -> Blame | None:
@@ -179,7 +216,7 @@ class Forward(Plain):
         Of a loop all values that are wrong.
         """
         leading = self.jax.ancestors([target.candidate])
-        for members in self._in_turn:
+        for members in self.in_turn:
             if not leading & {*members}:
                 continue
             for theirs, sign in product(self._fitting(members), (1, -1)):
@@ -204,16 +241,28 @@ class Forward(Plain):
         ]
         if not ours or len(others) < len(ours):
             return []
-        orders = sorted(
-            permutations(others, len(ours)),
-            key=lambda order: -sum(map(self.likeness, ours, order)),
-        )
-        for order in orders:
+        for order in self._orders(ours, others):
             for each in (sign, -sign):
                 target = Target(index, theirs, self.slack_of(theirs), each)
                 if self.repairs.follows(dict(zip(ours, order, strict=True)), target):
                     return [*zip(ours, order, strict=True)]
         return []
+
+    def _orders(self, ours: Sequence[int], others: Sequence[int]) -> list[tuple[int, ...]]:
+        """Which of PyTorch's operands may stand for JAX's, the likeliest orders first.
+
+        Of so many that all orders are too many, as of rows that are stacked, only the likeliest.
+        """
+        likeness = {(i, j): self.likeness(i, j) for i in ours for j in others}
+        if perm(len(others), len(ours)) <= MAX_ORDERS:
+            orders = permutations(others, len(ours))
+            return sorted(orders, key=lambda o: -sum(likeness[p] for p in zip(ours, o, strict=True)))
+        left = [*others]
+        order = []
+        for i in ours:
+            order.append(max(left, key=lambda j: likeness[i, j]))
+            left.remove(order[-1])
+        return [tuple(order)]
 
     def _shared(self, leaves: Collection[int]) -> int | None:
         """The last value that is wrong, or says nothing, on the way to each of several."""
@@ -238,7 +287,7 @@ class Forward(Plain):
         return found
 
     @cached_property
-    def _in_turn(self) -> list[tuple[int, ...]]:
+    def in_turn(self) -> list[tuple[int, ...]]:
         """The values of the region in order, those of a loop together."""
         families = [tuple(members) for members in self.jax.families()]
         loops = {i: members for members in families if self.is_loop(members) for i in members}

@@ -39,6 +39,23 @@ def rearranged(search: Plain) -> Blame | None:
     return None
 
 
+def unused(search: Plain) -> Blame | None:
+    """A number everywhere in the place of an input that PyTorch goes on with and JAX does not."""
+    wrong = [search.target_of(path) for path in search.wrong]
+    leading = search.jax.ancestors([*search.targets])
+    ours, theirs = search.jax.inputs, search.torch.inputs
+    for path in (p for p, index in ours.items() if index not in leading and p in theirs):
+        arrays = search.jax.values[ours[path]].arrays
+        like = (v for v in (search.jax.values[i] for i in sorted(leading)) if v.is_plain and v.marks)
+        fitting = [v.index for v in like if v.arrays[0].shape == arrays[0].shape]
+        for index in fitting[:MOST]:
+            if search.repairs.mends_all({index: arrays}, wrong):
+                uses = search.torch.consumers()[theirs[path]]
+                shown = next((c for c in uses if search.torch.values[c].marks), theirs[path])
+                return Blame(index, shown, search.depth_of(index), index)
+    return None
+
+
 def _moved(tape: Tape) -> Iterator[tuple[int, int]]:
     """The values that have the entries of one array of their shape in other places, and that."""
     sources: list[set[int]] = []

@@ -33,6 +33,20 @@ class Step(NamedTuple):
     back: Callable[[np.ndarray], list[np.ndarray]] | None = None
 
 
+class Edit(NamedTuple):
+    """How a step is to run otherwise.
+
+    Attributes:
+        given: By an operand's place what it is given instead, made of values by their places.
+        then: What is to be made of its result.
+        needs: The places of the values that it is made of.
+    """
+
+    given: Mapping[int, Callable[[Callable[[int], Any]], Any]]
+    then: Callable[[Any], Any] | None = None
+    needs: tuple[int, ...] = ()
+
+
 class Program:
     """A run of a jaxpr as a list of steps, and the values of all of them."""
 
@@ -255,6 +269,27 @@ class Program:
                 returned = step.call(*(given.get(each, self.values[each]) for each in step.inputs))
                 outputs = list(returned) if isinstance(returned, list | tuple) else [returned]
                 new |= zip(step.outputs, outputs, strict=True)
+        return new.get(wanted)
+
+    def again_edited(self, edits: Mapping[int, Edit], wanted: int) -> Any:
+        """A value as it comes out where the steps that make some others run otherwise."""
+        new: dict[int, Any] = {}
+
+        def value(place: int) -> Any:
+            return new.get(place, self.values[place])
+
+        needs = {place for edit in edits.values() for place in edit.needs}
+        for step in self._leading((wanted, *sorted(needs))):
+            edit = edits.get(step.outputs[0])
+            if edit is None and not any(each in new for each in step.inputs):
+                continue
+            given = edit.given if edit else {}
+            operands = (given[p](value) if p in given else value(p) for p in step.inputs)
+            returned = step.call(*operands)
+            outputs = list(returned) if isinstance(returned, list | tuple) else [returned]
+            if edit is not None and edit.then is not None:
+                outputs = [edit.then(output) for output in outputs]
+            new |= zip(step.outputs, outputs, strict=True)
         return new.get(wanted)
 
     def _leading(self, wanted: tuple[int, ...]) -> list[Step]:

@@ -16,7 +16,7 @@ SHAPED = frozenset(
 )
 """Operations that take nothing but a shape from their operand."""
 ARRANGING = LAYOUTS | frozenset(
-    ["slice", "dynamic_slice", "gather", "rev", "concatenate", "pad", "reduce_precision"]
+    ["slice", "dynamic_slice", "split", "gather", "rev", "concatenate", "pad", "reduce_precision"]
 )
 """Operations that hand on entries of what they are given, at most rounded."""
 

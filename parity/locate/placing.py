@@ -80,6 +80,8 @@ class Placing(Region):
             return found
         if reference is not None and (found := self._one_too_many(index, reference)) is not None:
             return found
+        if reference is not None and (found := self._put_out(index, reference)) is not None:
+            return found
         for _ in range(len(self.jax.values)):
             if reference is None:
                 break
@@ -104,10 +106,8 @@ class Placing(Region):
         if outer is None:
             return None
         if value.op == "scan output":
-            inside = [each for each in self.jax.values if is_inside(each.marks, outer)]
-            body = inside[-1].marks[-len(outer) - 1][0] if inside else None
             right = all(self.has_partner(p) for p in value.parents)
-            place = return_of(body) if body and right else None
+            place = self._end_of(outer) if right else None
             return Blame(index, reference, 0, index, place) if place else None
         depth = len(value.marks) - len(outer)
         operands = [
@@ -131,6 +131,32 @@ class Placing(Region):
         if begins or self._is_reversed(outer, reference):
             return Blame(index, reference, depth, index)
         return None
+
+    def _put_out(self, index: int, reference: int) -> Blame | None:
+        """A loop that puts out other values of its turns than PyTorch goes on with: its last line."""
+        theirs = {*self.own_parents(self.torch, reference)}
+        theirs |= {p for t in theirs for p in self.own_parents(self.torch, t)}
+        wanted = {i for t in theirs for each in self.partners.of_torch.get(t, ()) for i in each}
+        seen, open_ = {index}, [index]
+        while open_:
+            value = self.jax.values[open_.pop()]
+            if value.op == "scan output" and self.has_partner(value.index):
+                inside = {i for i in wanted if is_inside(self.marks_of(i), value.marks)}
+                place = self._end_of(value.marks)
+                if inside and not {*value.parents} <= wanted and place is not None:
+                    return Blame(index, reference, 0, index, place)
+                continue
+            for parent in value.parents:
+                is_way = not self.has_partner(parent) or base_of(self.jax.values[parent]) in LAYOUTS
+                if is_way and parent not in seen:
+                    seen.add(parent)
+                    open_.append(parent)
+        return None
+
+    def _end_of(self, outer: tuple[Mark, ...]) -> Location | None:
+        """The last line of the body of the loop that these lines asked for."""
+        inside = [each for each in self.jax.values if is_inside(each.marks, outer)]
+        return return_of(inside[-1].marks[-len(outer) - 1][0]) if inside else None
 
     def _scan_marks(self, index: int) -> tuple[Mark, ...] | None:
         """The lines that asked for the loop that a value is in, or that it is what comes of."""
@@ -201,9 +227,17 @@ class Placing(Region):
         step = self.step_after(self.jax, met, ours[0])
         if step is None:
             return None
+        if any(self._is_used_rightly(c) for c in self._consumers[ours[0]] if c != index):
+            return Blame(index, reference, self.depth_of(index), index, against=reference)
         other = self.step_after(self.torch, known, others[0])
         shown = others[0] if other is None else other
         return Blame(step, shown, self.depth_of(step), index, against=reference)
+
+    def _is_used_rightly(self, index: int) -> bool:
+        """Whether a use of a value is none that leads to a wrong output, and more than a layout."""
+        value = self.jax.values[index]
+        leads_on = bool(self._consumers[index]) and index not in self._inside
+        return leads_on and not value.is_plain and base_of(value) not in LAYOUTS
 
     def _is_extra(self, index: int, reference: int) -> bool:
         """Whether an operation's own operand is what PyTorch goes on with.
@@ -285,8 +319,9 @@ class Placing(Region):
         if value.marks and not (same and same_line(made, self.torch.values[reference])):
             for operand in self.own_parents(self.torch, theirs):
                 depth = depth_on_line(self.torch.values[operand], made)
-                if depth is not None:
-                    depth = min(depth, len(value.marks) - 1)
+                if depth is not None:  # counted from the outermost call, which both have
+                    depth += len(value.marks) - len(self.torch.values[operand].marks)
+                    depth = min(max(depth, 0), len(value.marks) - 1)
                     return Blame(ours, theirs, depth, ours)
         depth = self.depth_of(index)
         if value.is_input and not depth and made.marks:  # a port keeps the names of functions

@@ -50,7 +50,7 @@ class Repairs:
             arrays = {}
             for ours, theirs in changed.items():
                 model = self._jax.values[ours].arrays[s]
-                laid = next(_layouts(model, self._torch.values[theirs].arrays[s]), None)
+                laid = next(layouts(model, self._torch.values[theirs].arrays[s]), None)
                 if laid is None:
                     return False
                 arrays[ours] = laid
@@ -71,12 +71,12 @@ class Repairs:
         self, members: tuple[int, ...], theirs: tuple[int, ...], sign: int, target: "Target"
     ) -> bool:
         sets = range(len(self._runs))
-        layouts = [
-            [*_layouts(self._of(self._jax, members, s), self._of(self._torch, theirs, s))]
+        laid = [
+            [*layouts(self._of(self._jax, members, s), self._of(self._torch, theirs, s))]
             for s in sets
         ]
-        for number in range(min(map(len, layouts))):
-            rows = [[each[number]] if len(members) == 1 else each[number] for each in layouts]
+        for number in range(min(map(len, laid))):
+            rows = [[each[number]] if len(members) == 1 else each[number] for each in laid]
             if all(
                 self._comes_out(
                     s, {m: sign * row for m, row in zip(members, rows[s], strict=True)}, target
@@ -111,7 +111,7 @@ class Repairs:
         right = target.sign * right if target.sign < 0 else right
         if target.is_output:
             return found.shape == right.shape and near(right, found, target.slack)
-        return any(near(found, each, target.slack) for each in _layouts(found, right))
+        return any(near(found, each, target.slack) for each in layouts(found, right))
 
     def _of(self, tape: Tape, members: tuple[int, ...], s: int) -> np.ndarray:
         arrays = [tape.values[i].arrays[s] for i in members]
@@ -131,7 +131,7 @@ class Target(NamedTuple):
     is_output: bool = False
 
 
-def _layouts(model: np.ndarray, array: np.ndarray) -> Iterator[np.ndarray]:
+def layouts(model: np.ndarray, array: np.ndarray) -> Iterator[np.ndarray]:
     """The array in the model's shape, in each way in which its axes fit."""
     seen: list[np.ndarray] = []
     if array.shape == model.shape:

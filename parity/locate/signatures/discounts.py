@@ -41,14 +41,17 @@ def power_of_discount(clues: Clues) -> Found | None:
     return None
 
 
+SMALLEST = 1e-3
+"""What is smaller, and is not 0, has come of a computation."""
 NUM_ROWS = 8
 """So many pairs are tried for powers along an axis."""
 
 
 def is_discount(number: Sequence[float]) -> bool:
-    """Whether a number, at each input set, can be a discount: one that moves can be small."""
-    least = 0.3 if len({*number}) == 1 else 0.0
-    return all(least <= x < 1 for x in number) and any(number)
+    """Whether a number, at each input set, can be a discount: one that moves can be small, or 0."""
+    if len({*number}) == 1:
+        return 0.3 <= number[0] < 1
+    return all(x == 0 or SMALLEST <= x < 1 for x in number)
 
 
 def shares(pair: Pair) -> tuple[float, ...] | None:

@@ -95,7 +95,7 @@ def epsilon_in_root(clues: Clues) -> Found | None:
             starts = EPSILONS if any((a == 0).any() for a in at_hand) else (0.0, *EPSILONS)
             for v in (at_hand, tuple(a * a for a in at_hand)):
                 for e1 in starts:
-                    for e2 in EPSILONS:
+                    for e2 in EPSILONS if e1 == 0 else (e1, e1 * e1):
                         if _in_root(pair, v, e1, e2):
                             return _of_optimizer(clues, e1, e2)
     return None

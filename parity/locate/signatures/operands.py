@@ -81,7 +81,10 @@ def another_operand(clues: Clues) -> Found | None:
                         f"{_said(theirs)} in PyTorch, {_said(ours)} in JAX"
                     )
                     whole = any(_is_length(clues, ours, n) for n, _ in lengths(clues))
-                    if not (theirs[0].ndim or ours[0].ndim or whole):
+                    single = not (theirs[0].ndim or ours[0].ndim or whole)
+                    if single and not (_is_given(theirs) and _is_given(ours)):
+                        continue
+                    if single:
                         support = 6 if telling(pair) else 8  # of a comparison the ties tell little
                         return Found(text, support, "the same number on both sides", *NUMBER)
                     if name == "div" and whole and not theirs[0].ndim:
@@ -157,6 +160,21 @@ def _equal(ours: Arrays, theirs: Arrays) -> bool:
         a.shape == b.shape and np.allclose(a, b, rtol=1e-12, atol=0)
         for a, b in zip(ours, theirs, strict=True)
     )
+
+
+def _is_given(values: Arrays) -> bool:
+    """Whether one number at each input set may have been written or given, and not computed.
+
+    What is given moves from one set to the next by a share of itself (`parity.locate.search`).
+    """
+    first, second = float(values[0]), float(values[min(1, len(values) - 1)])
+    step = abs(second - first)
+    apart = [abs(float(x) - first - n * (second - first)) for n, x in enumerate(values)]
+    return max(apart) <= 1e-9 * abs(first) + 1e-3 * step and (step == 0 or step > MOVED * abs(first))
+
+
+MOVED = 1e-3
+"""The least share of itself by which a number that was given moves."""
 
 
 def _vary(values: Arrays) -> bool:
