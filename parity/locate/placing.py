@@ -92,7 +92,8 @@ class Placing(Region):
             if (idle := self._idle(ours, theirs)) is not None:
                 index, reference = idle, theirs
                 continue
-            if self.twin(ours) is None or self.jax.values[ours].is_input:
+            goes_on = self._meets(ours, self.own_parents(self.torch, theirs))
+            if goes_on or self.twin(ours) is None or self.jax.values[ours].is_input:
                 return self._dropped(index, ours, theirs, reference, evidence)
             index, reference = ours, theirs
         return Blame(index, reference, self.depth_of(index), evidence)
