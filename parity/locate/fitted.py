@@ -6,25 +6,20 @@ number, or plus one, that is solved for; or with another operand: one that PyTor
 same one turned, or flags inverted.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from itertools import combinations, islice, permutations, product
+from itertools import islice, permutations
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from parity.arrays import is_floating
-from parity.jax_side import x64
 from parity.locate.correspondence import number_of, says_nothing
-from parity.locate.jax_tape import Edit, JaxRun, Step
-from parity.locate.kinds import ARRANGING, LAYOUTS, base_of
+from parity.locate.jax_tape import Edit, JaxRun
 from parity.locate.matching import near
 from parity.locate.plain import Plain
 from parity.locate.repairs import Target, layouts
+from parity.locate.trials import Trials
 
-SECONDS = 5.0
-"""So much of the processor's time is spent on this."""
 MAX_SWAPS = 12
 """So many other operands are tried in the place of one."""
 MAX_STEPS = 6
@@ -48,13 +43,13 @@ class Other(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What explains a wrong value: `index` is on the line, `is_number` if a number is wrong there."""
+    """What explains a wrong value, and whether a number is wrong there."""
 
-    index: int
+    at: int
     is_number: bool = False
 
 
-class Fitting:
+class Fitting(Trials):
     """The operations that led to a wrong value, each tried with another operand or scaled."""
 
     def __init__(
@@ -65,21 +60,18 @@ class Fitting:
         wrong: int,
         groups: Sequence[tuple[int, ...]],
     ) -> None:
-        """Args: the value to explain, by what comes out right; `groups`, those of a loop together."""
-        self._search, self._runs, self._target, self._wrong = search, runs, target, wrong
+        """Args: the value to explain, and the `groups` to try, those of a loop together."""
+        super().__init__(search, runs, target)
+        self._wrong = wrong
         leading = search.leading_to([wrong])
         inside = (tuple(i for i in members if i in leading) for members in groups)
         self._groups = [members for members in inside if members]
-        self._until = time.process_time() + SECONDS
 
     def found(self) -> Fit | None:
         """The first that explains the target; `None` if that does so itself."""
-        exchanged = (pair for pair in self._siblings() if self._are_exchanged(pair))
-        if (pair := next(exchanged, None)) is not None:
-            return Fit(pair[0])
         own = (self._wrong,)
         if self._is_scaled(own):
-            return None
+            return self._number_after(0)
         for place, members in enumerate(self._groups):
             if members != own and self._is_scaled(members):
                 return self._number_after(place) or Fit(members[0])
@@ -87,50 +79,9 @@ class Fitting:
                 return Fit(members[0])
             if (found := self._with_another(members, is_own=members == own)) is not None:
                 return Fit(found)
-            if time.process_time() > self._until:
+            if self.is_over:
                 return None
         return None
-
-    def _siblings(self) -> Iterator[tuple[int, int]]:
-        """Pairs of pieces of one value, the first of each in a loop, that lead to the wrong one."""
-        values = self._search.jax.values
-        inside = {i for members in self._groups for i in members}
-        near_by = inside | {p for i in inside for p in values[i].parents}
-        pieces: dict[Any, list[int]] = {}
-        for value in (values[i] for i in sorted(near_by)):
-            if base_of(value) in PIECES and value.marks and not value.is_plain:
-                key = value.parents[:1], value.op, value.arrays[0].shape, value.marks[0]
-                pieces.setdefault(key, []).append(value.index)
-        for found in pieces.values():
-            yield from combinations(found[:MOST_PIECES], 2)
-
-    def _are_exchanged(self, pair: tuple[int, int]) -> bool:
-        """Whether the target comes out with one piece for the other, in each turn of a loop."""
-        pairs = [pair]
-        for one, other in product(self._search.jax.families(), repeat=2):
-            if pair[0] in one and pair[1] in other and len(one) == len(other):
-                pairs = [*zip(one, other, strict=True)]
-        swap = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
-        users = {c for i in swap for c in self._consumers[i]} - {*swap}
-        for s in range(len(self._runs)):
-            where = self._search.jax.places[s]
-            edits = {}
-            for user in users:
-                mine = [p for p in self._search.jax.values[user].parents if p in swap]
-                given = {where[p]: lambda value, o=where[swap[p]]: value(o) for p in mine}
-                edits[user] = Edit(given, needs=tuple(where[swap[p]] for p in mine))
-            found = self._made(s, edits)
-            if found is None or not any(
-                near(each, found, self._target.slack) for each in self._rights(s, found)
-            ):
-                return False
-            if time.process_time() > self._until:
-                return False
-        return True
-
-    @cached_property
-    def _consumers(self) -> list[list[int]]:
-        return self._search.jax.consumers()
 
     def _number_after(self, place: int) -> Fit | None:
         """The operation, from one that explains it on, that is given a number PyTorch lacks."""
@@ -164,12 +115,14 @@ class Fitting:
         for theirs in self._terms(ours.arrays[0].size):
             arrays = self._search.torch.values[theirs].arrays
             pairs = zip(ours.arrays, arrays, strict=True)
-            laid = [next(layouts(model, array), None) for model, array in pairs]
-            if any(each is None for each in laid):
+            laid = [each for model, array in pairs for each in islice(layouts(model, array), 1)]
+            if len(laid) < len(arrays):
                 continue
-            if self._is_solved(members, lambda k, s, t=laid: lambda x: x + k * t[s], 0.0, 1.0, one=True):
+            if self._is_solved(
+                members, lambda k, s, t=laid: lambda x: x + k * t[s], 0.0, 1.0, one=True
+            ):
                 return True
-            if time.process_time() > self._until:
+            if self.is_over:
                 return False
         return False
 
@@ -201,16 +154,17 @@ class Fitting:
         for s in range(len(self._runs)):
 
             def made(number: float, s: int = s) -> np.ndarray | None:
-                return self._made(s, {i: Edit({}, changed(number, s)) for i in members})
+                return self.made(s, {i: Edit({}, changed(number, s)) for i in members})
 
             now = self._search.jax.values[self._target.candidate].arrays[s]
-            numbers = (self._solved(made, first, second, now, x) for x in self._rights(s, now))
+            numbers = (self._solved(made, first, second, now, x) for x in self.rights(s, now))
             number = next((x for x in numbers if x is not None), None)
             if number is None:
                 return False
             found.append(number)
         is_one = np.ptp(found) <= 1e-6 * max(map(abs, found))
-        return bool(is_one) or (not one and self._right(0).size >= FEW)
+        size = self._search.torch.values[self._target.reference].arrays[0].size
+        return bool(is_one) or (not one and size >= FEW)
 
     def _solved(
         self,
@@ -242,54 +196,49 @@ class Fitting:
         """What is wrong if the target comes out with another operand: that, or its use."""
         values = self._search.jax.values
         for place, operand in enumerate(values[members[0]].parents):
-            source, _ = self._behind(operand)
+            source, _ = self.behind(operand)
             others = self._turned(source)
             if not is_own and not values[operand].is_plain:
                 others = (*others, *islice(self._used_by_torch(members[0], source), MAX_SWAPS))
             for other in others:
-                if time.process_time() > self._until:
+                if self.is_over:
                     return None
-                if all(self._comes_out(s, members, place, other) for s in range(len(self._runs))):
+                if self._is_right_with(members, place, other):
                     is_wrong = other.is_made_wrong and bool(values[source].marks)
                     return source if is_wrong else members[0]
         return None
 
-    def _comes_out(self, s: int, members: tuple[int, ...], place: int, other: Other) -> bool:
-        values, where = self._search.jax.values, self._search.jax.places[s]
-        edits = {}
-        for member in members:
-            if place >= len(values[member].parents):
-                return False
-            operand = values[member].parents[place]
-            source, chain = self._behind(operand)
-            steps = [self._step(s, i) for i in chain]
-
-            def given(value: Callable[[int], Any], source=source, steps=steps) -> Any:
-                found = other.made(s, lambda i: value(where[source if i < 0 else i]))
-                for step in steps:
-                    found = step.call(found)
-                return found
-
-            needs = tuple(where[i] for i in other.needs)
-            edits[member] = Edit({where[operand]: given}, needs=needs)
-        try:
-            found = self._made(s, edits)
-        except (TypeError, ValueError):  # shapes that do not go together
+    def _is_right_with(self, members: tuple[int, ...], place: int, other: Other) -> bool:
+        if any(place >= len(self._values[member].parents) for member in members):
             return False
-        return found is not None and any(
-            near(each, found, self._target.slack) for each in self._rights(s, found)
-        )
+
+        def edits(s: int) -> dict[int, Edit]:
+            where, found = self._search.jax.places[s], {}
+            for member in members:
+                operand = self._values[member].parents[place]
+                source, chain = self.behind(operand)
+                steps = [self.step(s, i) for i in chain]
+
+                def given(value: Callable[[int], Any], source=source, steps=steps) -> Any:
+                    made = other.made(s, lambda at: value(where[source if at < 0 else at]))
+                    for step in steps:
+                        made = step.call(made)
+                    return made
+
+                needs = tuple(where[need] for need in other.needs)
+                found[member] = Edit({where[operand]: given}, needs=needs)
+            return found
+
+        return self.comes_out(edits)
 
     def _turned(self, source: int) -> tuple[Other, ...]:
-        """A value itself with two axes exchanged, and flags that are PyTorch's, or their opposite."""
+        """A value with two axes exchanged, and flags that are PyTorch's, or their opposite."""
         value = self._search.jax.values[source]
         shape = value.arrays[0].shape
         found = []
         for order in permutations(range(len(shape))) if 2 <= len(shape) <= MAX_AXES else ():
             if order != tuple(range(len(shape))) and tuple(shape[i] for i in order) == shape:
-                found.append(
-                    Other(lambda _, v, o=order: v(-1).transpose(o), is_made_wrong=True)
-                )
+                found.append(Other(lambda _, v, o=order: v(-1).transpose(o), is_made_wrong=True))
         if value.arrays[0].dtype == bool:
             for theirs in self._flags(value.arrays[0].size):
                 for flip in (False, True):
@@ -308,19 +257,6 @@ class Fitting:
             for i in sorted(leading, reverse=True)
             if (a := self._search.torch.values[i].arrays[0]).dtype == bool and a.size == size
         ]
-
-    def _behind(self, index: int) -> tuple[int, list[int]]:
-        """What a value was laid out from, and the values on the way, the first one first."""
-        chain: list[int] = []
-        value = self._search.jax.values[index]
-        while base_of(value) in LAYOUTS - LOOPED and len(value.parents) == 1:
-            chain.append(value.index)
-            value = self._search.jax.values[value.parents[0]]
-        return value.index, chain[::-1]
-
-    def _step(self, s: int, index: int) -> Step:
-        place = self._search.jax.places[s][index]
-        return next(step for step in self._runs[s].program.steps if place in step.outputs)
 
     def _used_by_torch(self, user: int, operand: int) -> Iterator[Other]:
         """Values like an operand, made before its user, with which PyTorch makes what JAX lacks.
@@ -346,28 +282,6 @@ class Fitting:
             if fits and is_other and ours < user and not values[ours].is_plain:
                 yield Other(lambda _, value, ours=ours: value(ours), (ours,))
 
-    def _made(self, s: int, edits: dict[int, Edit]) -> np.ndarray | None:
-        where = self._search.jax.places[s]
-        with x64(True):
-            new = self._runs[s].program.again_edited(
-                {where[i]: edit for i, edit in edits.items()}, where[self._target.candidate]
-            )
-        return None if new is None else np.asarray(new)
 
-    def _right(self, s: int) -> np.ndarray:
-        return self._search.torch.values[self._target.reference].arrays[s]
-
-    def _rights(self, s: int, model: np.ndarray) -> Iterator[np.ndarray]:
-        """What the target should be, laid out in each way that fits."""
-        right = self._right(s)
-        if self._target.is_output:
-            return iter([right] if right.shape == model.shape else [])
-        return (self._target.sign * each for each in layouts(model, right))
-
-
-PIECES = ARRANGING - LAYOUTS | {"squeeze", "reshape", "scan input"}
-"""What makes a piece of a value."""
-MOST_PIECES = 6
-LOOPED = {"scan input", "scan output"}
 MAX_AXES = 4
 """Of values with more axes, none are exchanged."""

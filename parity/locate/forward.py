@@ -13,7 +13,8 @@ from itertools import permutations, product
 from math import perm
 
 from parity.locate.calls import needless_call, wrong_call
-from parity.locate.fitted import Fitting
+from parity.locate.exchanged import Exchanges
+from parity.locate.fitted import Fit, Fitting
 from parity.locate.given import left_out, rearranged, unused
 from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import LAYOUTS, base_of
@@ -96,7 +97,8 @@ class Forward(Plain):
         first = min(leaves)
         if (place := needless_call(self, first)) is not None:
             return Blame(first, leaves[first], 0, first, place)
-        if (step := self._went_on(first, leaves[first])) is not None:
+        step = self._went_on(first, leaves[first]) or self.lacks_a_step(first, leaves[first])
+        if step is not None:
             return step
         place = wrong_call(self, self._runs, first) if (fit := self._fit(leaves)) else None
         if fit is not None and place is None:
@@ -125,14 +127,16 @@ class Forward(Plain):
         if first in self._mended and self._mended[first].candidate != first:
             tried.insert(0, (self._mended[first], self._mended[first].candidate))
         tried += [(self.target_of(path), first) for path in [*self.wrong][:1]]
-        found = None
+        inside = self.leading_to([first])
+        exchanged = Exchanges(self, self._runs, tried[-1][0], inside).found()
+        found = None if exchanged is None else Fit(exchanged)
         for target, wrong in tried:
             found = found or Fitting(self, self._runs, target, wrong, self.in_turn).found()
         if found is None:
             return None
-        depth = self.depth_of(found.index)
-        place = None if found.is_number else self.jax.values[found.index].place_at(depth)
-        return Blame(found.index, theirs, depth, first, place)
+        depth = self.depth_of(found.at)
+        place = None if found.is_number else self.jax.values[found.at].place_at(depth)
+        return Blame(found.at, theirs, depth, first, place)
 
     def _is_scattered(self, leaves: Collection[int]) -> bool:
         """Whether these are on several lines."""
@@ -256,7 +260,9 @@ class Forward(Plain):
         likeness = {(i, j): self.likeness(i, j) for i in ours for j in others}
         if perm(len(others), len(ours)) <= MAX_ORDERS:
             orders = permutations(others, len(ours))
-            return sorted(orders, key=lambda o: -sum(likeness[p] for p in zip(ours, o, strict=True)))
+            return sorted(
+                orders, key=lambda o: -sum(likeness[p] for p in zip(ours, o, strict=True))
+            )
         left = [*others]
         order = []
         for i in ours:

@@ -46,7 +46,9 @@ def unused(search: Plain) -> Blame | None:
     ours, theirs = search.jax.inputs, search.torch.inputs
     for path in (p for p, index in ours.items() if index not in leading and p in theirs):
         arrays = search.jax.values[ours[path]].arrays
-        like = (v for v in (search.jax.values[i] for i in sorted(leading)) if v.is_plain and v.marks)
+        like = (
+            v for v in (search.jax.values[i] for i in sorted(leading)) if v.is_plain and v.marks
+        )
         fitting = [v.index for v in like if v.arrays[0].shape == arrays[0].shape]
         for index in fitting[:MOST]:
             if search.repairs.mends_all({index: arrays}, wrong):

@@ -98,6 +98,19 @@ class Placing(Region):
             index, reference = ours, theirs
         return Blame(index, reference, self.depth_of(index), evidence)
 
+    def lacks_a_step(self, index: int, reference: int) -> Blame | None:
+        """An output that is what PyTorch goes on from: the line on which it would go on."""
+        own = {i for each in self.partners.of_jax.get(index, ()) for i in each}
+        if index not in self.targets or not own & {*self.own_parents(self.torch, reference)}:
+            return None
+        value, made = self.jax.values[index], self.torch.values[reference]
+        for operand in self.own_parents(self.torch, reference):
+            depth = depth_on_line(self.torch.values[operand], made)
+            if depth is not None and value.marks:  # counted from the call that is compared
+                depth += len(value.marks) - len(self.torch.values[operand].marks)
+                return Blame(index, reference, min(max(depth, 0), len(value.marks) - 1), index)
+        return self._dropped(index, index, reference, reference, index, same=False)
+
     def _loop(self, index: int, reference: int) -> Blame | None:
         """Whether the loop itself is to blame: its order, what it begins with or what it returns.
 
@@ -134,7 +147,7 @@ class Placing(Region):
         return None
 
     def _put_out(self, index: int, reference: int) -> Blame | None:
-        """A loop that puts out other values of its turns than PyTorch goes on with: its last line."""
+        """A loop with other values of its turns put out than PyTorch goes on with: its end."""
         theirs = {*self.own_parents(self.torch, reference)}
         theirs |= {p for t in theirs for p in self.own_parents(self.torch, t)}
         wanted = {i for t in theirs for each in self.partners.of_torch.get(t, ()) for i in each}
@@ -320,9 +333,9 @@ class Placing(Region):
         if value.marks and not (same and same_line(made, self.torch.values[reference])):
             for operand in self.own_parents(self.torch, theirs):
                 depth = depth_on_line(self.torch.values[operand], made)
-                if depth is not None:  # counted from the outermost call, which both have
-                    depth += len(value.marks) - len(self.torch.values[operand].marks)
-                    depth = min(max(depth, 0), len(value.marks) - 1)
+                if depth is not None:  # JAX may write what PyTorch has a function of its own for
+                    deeper = len(self.torch.values[operand].marks) - len(value.marks)
+                    depth = min(max(depth - max(deeper, 0), 0), len(value.marks) - 1)
                     return Blame(ours, theirs, depth, ours)
         depth = self.depth_of(index)
         if value.is_input and not depth and made.marks:  # a port keeps the names of functions

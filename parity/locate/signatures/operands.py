@@ -170,7 +170,9 @@ def _is_given(values: Arrays) -> bool:
     first, second = float(values[0]), float(values[min(1, len(values) - 1)])
     step = abs(second - first)
     apart = [abs(float(x) - first - n * (second - first)) for n, x in enumerate(values)]
-    return max(apart) <= 1e-9 * abs(first) + 1e-3 * step and (step == 0 or step > MOVED * abs(first))
+    return max(apart) <= 1e-9 * abs(first) + 1e-3 * step and (
+        step == 0 or step > MOVED * abs(first)
+    )
 
 
 MOVED = 1e-3

@@ -1,0 +1,88 @@
+"""The program run again with some of its operations changed: does a wrong value come out right?"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from parity.jax_side import x64
+from parity.locate.jax_tape import Edit, JaxRun, Step
+from parity.locate.kinds import LAYOUTS, base_of
+from parity.locate.matching import near
+from parity.locate.plain import Plain
+from parity.locate.repairs import Target, layouts
+
+SECONDS = 5.0
+"""So much of the processor's time is spent on one target."""
+LOOPED = {"scan input", "scan output"}
+
+
+class Trials:
+    """Changes tried on the recorded programs, judged by one value."""
+
+    def __init__(self, search: Plain, runs: Sequence[JaxRun], target: Target) -> None:
+        self._search, self._runs, self._target = search, runs, target
+        self._values = search.jax.values
+        self._until = time.process_time() + SECONDS
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time for this target has passed."""
+        return time.process_time() > self._until
+
+    def comes_out(self, edits: Callable[[int], Mapping[int, Edit]]) -> bool:
+        """Whether the target is right at every input set once operations, by index, are changed."""
+        for s in range(len(self._runs)):
+            if self.is_over:
+                return False
+            try:
+                found = self.made(s, edits(s))
+            except (TypeError, ValueError):  # shapes that do not go together
+                return False
+            if found is None or not any(
+                near(each, found, self._target.slack) for each in self.rights(s, found)
+            ):
+                return False
+        return True
+
+    def made(self, s: int, edits: Mapping[int, Edit]) -> np.ndarray | None:
+        """The target as it comes out; `None` if it does not depend on what is changed."""
+        where = self._search.jax.places[s]
+        with x64(True):
+            new = self._runs[s].program.again_edited(
+                {where[i]: edit for i, edit in edits.items()}, where[self._target.candidate]
+            )
+        return None if new is None else np.asarray(new)
+
+    def rights(self, s: int, model: np.ndarray) -> Iterator[np.ndarray]:
+        """What the target should be, laid out in each way that fits."""
+        right = self._search.torch.values[self._target.reference].arrays[s]
+        if self._target.is_output:
+            return iter([right] if right.shape == model.shape else [])
+        return (self._target.sign * each for each in layouts(model, right))
+
+    def behind(self, index: int) -> tuple[int, list[int]]:
+        """What a value was laid out from, and the values on the way, the first one first."""
+        chain: list[int] = []
+        value = self._values[index]
+        while base_of(value) in LAYOUTS - LOOPED and len(value.parents) == 1:
+            chain.append(value.index)
+            value = self._values[value.parents[0]]
+        return value.index, chain[::-1]
+
+    def step(self, s: int, index: int) -> Step:
+        """The step that made a value."""
+        place = self._search.jax.places[s][index]
+        return next(step for step in self._runs[s].program.steps if place in step.outputs)
+
+    @cached_property
+    def consumers(self) -> list[list[int]]:
+        """By value, which are made of it."""
+        return self._search.jax.consumers()
+
+
+def other_operand(where: Sequence[int], ours: int, other: int) -> dict[int, Callable[[Any], Any]]:
+    """For an edit: one value given in the place of another."""
+    return {where[ours]: lambda value: value(where[other])}
