@@ -7,7 +7,7 @@ first value that can be mended (`parity.locate.repairs`) is where the fault is; 
 PyTorch's side tells whether the operation differs or an operand.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from itertools import permutations, product
 from math import perm
@@ -127,7 +127,7 @@ class Forward(Plain):
         if first in self._mended and self._mended[first].candidate != first:
             tried.insert(0, (self._mended[first], self._mended[first].candidate))
         tried += [(self.target_of(path), first) for path in [*self.wrong][:1]]
-        inside = self.leading_to([first])
+        inside = self.leading_to([*leaves])
         exchanged = Exchanges(self, self._runs, tried[-1][0], inside).found()
         found = None if exchanged is None else Fit(exchanged)
         for target, wrong in tried:
@@ -245,30 +245,12 @@ class Forward(Plain):
         ]
         if not ours or len(others) < len(ours):
             return []
-        for order in self._orders(ours, others):
+        for order in likeliest_orders(ours, others, self.likeness):
             for each in (sign, -sign):
                 target = Target(index, theirs, self.slack_of(theirs), each)
                 if self.repairs.follows(dict(zip(ours, order, strict=True)), target):
                     return [*zip(ours, order, strict=True)]
         return []
-
-    def _orders(self, ours: Sequence[int], others: Sequence[int]) -> list[tuple[int, ...]]:
-        """Which of PyTorch's operands may stand for JAX's, the likeliest orders first.
-
-        Of so many that all orders are too many, as of rows that are stacked, only the likeliest.
-        """
-        likeness = {(i, j): self.likeness(i, j) for i in ours for j in others}
-        if perm(len(others), len(ours)) <= MAX_ORDERS:
-            orders = permutations(others, len(ours))
-            return sorted(
-                orders, key=lambda o: -sum(likeness[p] for p in zip(ours, o, strict=True))
-            )
-        left = [*others]
-        order = []
-        for i in ours:
-            order.append(max(left, key=lambda j: likeness[i, j]))
-            left.remove(order[-1])
-        return [tuple(order)]
 
     def _shared(self, leaves: Collection[int]) -> int | None:
         """The last value that is wrong, or says nothing, on the way to each of several."""
@@ -335,3 +317,22 @@ class Forward(Plain):
         shared = [(len(operands & {*self.torch.values[i].parents}), -i) for i in alone]
         best = max(shared, default=(0, 0))
         return -best[1] if best[0] else (alone[0] if alone else None)
+
+
+def likeliest_orders(
+    ours: Sequence[int], others: Sequence[int], likeness: Callable[[int, int], float]
+) -> list[tuple[int, ...]]:
+    """Which of PyTorch's operands may stand for JAX's, the likeliest orders first.
+
+    Where all orders are too many, as of rows that are stacked, only the likeliest.
+    """
+    alike = {(i, j): likeness(i, j) for i in ours for j in others}
+    if perm(len(others), len(ours)) <= MAX_ORDERS:
+        orders = permutations(others, len(ours))
+        return sorted(orders, key=lambda o: -sum(alike[p] for p in zip(ours, o, strict=True)))
+    left = [*others]
+    order = []
+    for i in ours:
+        order.append(max(left, key=lambda j: alike[i, j]))
+        left.remove(order[-1])
+    return [tuple(order)]

@@ -54,7 +54,8 @@ def unused(search: Plain) -> Blame | None:
             if search.repairs.mends_all({index: arrays}, wrong):
                 uses = search.torch.consumers()[theirs[path]]
                 shown = next((c for c in uses if search.torch.values[c].marks), theirs[path])
-                return Blame(index, shown, search.depth_of(index), index)
+                depth, output = search.depth_of(index), wrong[0]
+                return Blame(index, shown, depth, output.candidate, against=output.reference)
     return None
 
 

@@ -124,7 +124,8 @@ def item(members: tuple[int, ...], arrays: Arrays, slack: float = 0.0) -> Item:
     finite = np.abs(core[np.isfinite(core)])
     scale = float(finite.max(initial=0.0))
     first = np.nan_to_num(core[0].ravel(), nan=1e300, posinf=2e300, neginf=-2e300)
-    summary = np.array([first.sum(), np.abs(first).sum(), first.max(initial=-np.inf)])
+    with np.errstate(over="ignore"):  # of masked scores, say, which are the least number there is
+        summary = np.array([first.sum(), np.abs(first).sum(), first.max(initial=-np.inf)])
     return Item(members, core, core.shape[1:], max(GATE * scale, SLACK * slack), summary)
 
 

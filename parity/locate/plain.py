@@ -4,14 +4,16 @@ PyTorch's side often computes them in Python, as numbers that an operation is gi
 arrays without axes. A number of PyTorch's is tried out in the place of JAX's as any value is.
 """
 
+import time
 from collections.abc import Sequence
+from functools import cached_property
 
 from parity.locate.correspondence import number_of
 from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import kind_of
 from parity.locate.matching import Partners
 from parity.locate.placing import Blame, Placing
-from parity.locate.repairs import Repairs, Target
+from parity.locate.repairs import SECONDS, Repairs, Target
 from parity.locate.tape import NUMBER
 
 MAX_NUMBERS = 24
@@ -25,6 +27,11 @@ class Plain(Placing):
         """The partners, JAX's runs, and the slack of each output that is wrong."""
         super().__init__(partners, wrong)
         self.repairs = Repairs(self.torch, self.jax, runs)
+
+    @cached_property
+    def trials_end(self) -> float:
+        """When, by the processor's time, no further change of an operation is tried."""
+        return time.process_time() + SECONDS
 
     def target_of(self, path: str) -> Target:
         """An output that is wrong."""

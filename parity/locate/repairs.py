@@ -95,7 +95,7 @@ class Repairs:
         import jax.numpy as jnp
 
         program, where = self._runs[s].program, self._jax.places[s]
-        with x64(True):
+        with x64(True), np.errstate(invalid="ignore"):  # an infinity is no whole number
             changed = {
                 where[member]: jnp.array(array, dtype=program.values[where[member]].dtype)
                 for member, array in arrays.items()

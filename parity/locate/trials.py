@@ -14,8 +14,8 @@ from parity.locate.matching import near
 from parity.locate.plain import Plain
 from parity.locate.repairs import Target, layouts
 
-SECONDS = 5.0
-"""So much of the processor's time is spent on one target."""
+SECONDS = 4.0
+"""So much of the processor's time is spent on one target and kind of change."""
 LOOPED = {"scan input", "scan output"}
 
 
@@ -25,7 +25,7 @@ class Trials:
     def __init__(self, search: Plain, runs: Sequence[JaxRun], target: Target) -> None:
         self._search, self._runs, self._target = search, runs, target
         self._values = search.jax.values
-        self._until = time.process_time() + SECONDS
+        self._until = min(time.process_time() + SECONDS, search.trials_end)
 
     @property
     def is_over(self) -> bool:
