@@ -83,14 +83,19 @@ def results(
 
 def xla_flags(options: Mapping[str, Any]) -> str:
     """Options of XLA as its flags, without those that it does not know, which would end it."""
+    return " ".join(f"--{name}={str(value).lower()}" for name, value in known(options).items())
+
+
+def known(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of some options of XLA those that this XLA knows."""
     import jax
 
-    trial, known = jax.jit(lambda x: x).lower(0.0), []
+    trial, found = jax.jit(lambda x: x).lower(0.0), {}
     for name, value in options.items():
         with suppress(jax.errors.JaxRuntimeError):
             trial.compile(compiler_options={name: value})
-            known.append(f"--{name}={str(value).lower()}")
-    return " ".join(known)
+            found[name] = value
+    return found
 
 
 QUICK = {

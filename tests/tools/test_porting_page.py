@@ -27,6 +27,8 @@ def ran(line: str, folder: Path, code: int = 0) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     flags = f"{os.environ.get('XLA_FLAGS', '')} {workers.xla_flags(workers.QUICK)}"
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+    # The page's commands compile the same small programs, each in a process of its own.
+    env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     result = subprocess.run(
         shlex.split(line), cwd=folder, env=env, capture_output=True, text=True, check=False
     )
