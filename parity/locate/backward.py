@@ -55,12 +55,26 @@ class Backward(SlopePairs):
             return found
         value = self.jax.values[found.candidate]
         depth = depth_where_wrong(self.jax, value, lambda i: i not in self.differing)
+        depth = self._depth_of_a_stop(found) or depth
         place = value.place_at(depth) if depth else None
         other = None if found.reference is None else self.torch.values[found.reference]
         there = 0 if other is None else depth_where_wrong(self.torch, other, self._is_right)
         return found._replace(
             place=place, other=other.place_at(there) if other is not None and there else None
         )
+
+    def _depth_of_a_stop(self, found: SlopeBlame) -> int | None:
+        """The call to which something is handed as it is, where that is at hand held fast."""
+        used = self.jax.values[found.candidate].marks
+        leading = self.jax.ancestors([found.candidate])
+        for stop in (v for v in self.jax.values[: found.candidate] if v.op == "stop_gradient"):
+            if not stop.marks or stop.index in leading or stop.parents[0] not in leading:
+                continue
+            for depth in range(1, len(used)):
+                is_there = used[depth][0] is stop.marks[0][0]
+                if is_there and used[depth + 1 :] == stop.marks[1:]:
+                    return depth
+        return None
 
     def _is_right(self, index: int) -> bool:
         """Whether JAX's slope in one of PyTorch's values is PyTorch's."""
@@ -74,6 +88,9 @@ class Backward(SlopePairs):
         once it is PyTorch's; if there is none, the first whose slope is wrong on its own account.
         """
         until = time.process_time() + SECONDS
+        for stops in self._stops():
+            if time.process_time() < until and self._right_opened(stops):
+                return self._opened(stops[-1])
         for members in self._in_turn:
             for theirs in self._replacements(members[0]):
                 if time.process_time() < until and self._mends(members, theirs):
@@ -84,6 +101,38 @@ class Backward(SlopePairs):
             if value.index in self.differing and not self._comes_from_later(value.index):
                 return self._blame(value, self._replacements(value.index)[0])
         return None
+
+    def _stops(self) -> list[list[int]]:
+        """The stops of each line, the last line first."""
+        lines: dict[Mark, list[int]] = {}
+        for value in reversed(self.jax.values):
+            if value.op == "stop_gradient" and value.marks:
+                lines.setdefault(value.marks[0], []).append(value.index)
+        return [stops[::-1] for stops in lines.values()]
+
+    def _right_opened(self, stops: Sequence[int]) -> bool:
+        """Whether every gradient is right if these stop nothing."""
+        for s, run in enumerate(self.jax_runs):
+            opened = {self.jax.places[s][i] for i in stops}
+            found = slopes(run.program, self.seeds[s], [], self.compiled, opened=opened).total
+            for name, right in self.torch_runs[s].gradients.items():
+                place = run.recording.inputs[name]
+                ours = found.get(place, np.zeros(right.shape))
+                scale = float(np.abs(right[np.isfinite(right)]).max(initial=0.0))
+                if not near(right, ours, self.share * scale):
+                    return False
+        return True
+
+    def _opened(self, stop: int) -> SlopeBlame:
+        """A stop that PyTorch does not have."""
+        held = self.jax.values[stop].parents[0]
+        moving = [t for t in self.partners_of(held) if self.slope_in_torch(t) is not None]
+        reference = moving[0] if moving else None
+        theirs = None if reference is None else self.slope_in_torch(reference)
+        ours = self.slope_in_jax(held)
+        other = None if reference is None else self._use_in_torch(reference)
+        place = self.jax.values[stop].place
+        return SlopeBlame(held, stop, other, ours, theirs or ours, place)
 
     def _inputs(self) -> SlopeBlame | None:
         """Several inputs that are used once too often: by the innermost line that all come from."""
@@ -101,10 +150,11 @@ class Backward(SlopePairs):
         # A line that is right where it is called from elsewhere was called wrongly here.
         wrong = {value.index for _, value in found}
         right = {
-            self.jax.values[c].marks[0]
+            mark
             for index, _ in found
             for c in self.consumers[index]
-            if c not in wrong and self.jax.values[c].marks
+            if c not in wrong
+            for mark in self.jax.values[c].marks
         }
         while len(outer) > 1 and outer[0] in right:
             outer = outer[1:]

@@ -5,7 +5,7 @@ one. What each use adds to a value's slope is kept, since a wrong one is a wrong
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -54,10 +54,12 @@ def slopes(
     compiled: Compiled,
     *,
     held: bool = False,
+    opened: Collection[int] = (),
 ) -> JaxSlopes:
     """The slopes of Σ seed · value in every value that led to these, the seeds by place.
 
-    If they are `held`, nothing is added to a seed: it is what the slope there is to be.
+    If they are `held`, nothing is added to a seed: it is what the slope there is to be. The stops
+    that made `opened` places stop nothing.
     """
     import jax.numpy as jnp
 
@@ -70,7 +72,13 @@ def slopes(
             step = program.steps[number]
             if not any(place in total for place in step.outputs):
                 continue
-            for operand, slope in _through(program, step, total, compiled):
+            is_open = step.outputs[0] in opened
+            through = (
+                [(step.inputs[0], total[step.outputs[0]])]
+                if is_open
+                else _through(program, step, total, compiled)
+            )
+            for operand, slope in through:
                 if held and operand in seeds:
                     continue
                 array = np.asarray(slope)

@@ -124,7 +124,7 @@ def _slopes(
     torch_runs = [record_torch(in_torch, each, names, weights) for each in sets]
     shaken = [record_torch(in_torch, each, names, weights).gradients for each in _nudged(sets[0])]
     jax_runs = record_jax(in_jax, sets, opaque=True)
-    found, compiled = [], {}
+    found, compiled, all_seeds = [], {}, []
     for run in jax_runs:
         seeds: dict[int, Any] = {}
         for path, array in outputs.items():
@@ -133,6 +133,7 @@ def _slopes(
                 seeds[place] = seeds.get(place, 0) + seed
         places = [run.recording.inputs[name] for name in names]
         found.append(slopes(run.program, seeds, places, compiled))
+        all_seeds.append(seeds)
     share = 0.0
     differ = False
     for name in names:
@@ -152,7 +153,7 @@ def _slopes(
     torch = joined([run.recording for run in torch_runs])
     jax = joined([run.recording for run in jax_runs])
     partners = Partners(torch, jax, _responses(in_torch, sets[0], torch, torch_runs[0]))
-    backward = Backward(partners, torch_runs, jax_runs, found, share)
+    backward = Backward(partners, torch_runs, jax_runs, found, share, all_seeds)
     return Searched("backward", partners, backward.blame(), backward)
 
 

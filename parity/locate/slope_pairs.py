@@ -1,6 +1,6 @@
 """The slopes of two tapes, value by value: which differ, and what each use adds to them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -26,8 +26,13 @@ class SlopePairs:
         jax_runs: Sequence[JaxRun],
         jax_slopes: Sequence[JaxSlopes],
         slack: float,
+        seeds: Sequence[Mapping[int, np.ndarray]],
     ) -> None:
-        """`slack` is what rounding is worth to PyTorch's slopes, as a share of the largest."""
+        """`slack`: what rounding is worth to PyTorch's slopes, as a share of the largest.
+
+        `seeds`: the slopes that JAX's were computed from, by place, of each run.
+        """
+        self.seeds = seeds
         self.torch, self.jax, self.partners = partners.torch, partners.jax, partners
         self.torch_runs, self.jax_runs, self.jax_slopes = torch_runs, jax_runs, jax_slopes
         self.share = max(SHARE, SLACK * slack)
