@@ -27,10 +27,12 @@ from parity.workers import default_jobs
 from parity.workers import results as shared
 
 PORTS = {
-    "ports": ("a2c", "adam", "dqn", "gae", "gru_policy", "ppo", "sac", "transformer", "vtrace"),
+    "ports": (
+        *("a2c", "adam", "attention", "cql", "dqn", "gae", "gru_policy"),
+        *("ppo", "sac", "td3", "transformer", "vtrace"),
+    ),
     "ports_unseen": (
-        *("attention", "c51", "cql", "lstm_policy", "optimizers"),
-        *("ppo_continuous", "qrdqn", "reinforce_baseline", "td3"),
+        *("c51", "lstm_policy", "optimizers", "ppo_continuous", "qrdqn", "reinforce_baseline"),
     ),
 }
 """The two sets, by their packages."""
