@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, islice, product
 from typing import Any
 
+from parity.locate.correspondence import first_difference
 from parity.locate.jax_tape import Edit, JaxRun
 from parity.locate.kinds import ARRANGING, LAYOUTS, base_of
 from parity.locate.plain import Plain
@@ -32,20 +33,39 @@ class Exchanges(Trials):
         super().__init__(search, runs, target)
         self._inside = inside
 
-    def found(self) -> int | None:
-        """The first value that is made of one thing in the place of another."""
+    def found(self) -> tuple[int, int] | None:
+        """The first value made of one thing in place of another, and which of its lines it is."""
         for pair in self._siblings():
             if self._are_exchanged({pair[0]: pair[1], pair[1]: pair[0]} | self._in_turns(pair)):
-                return pair[0]
+                return pair[0], self._search.depth_of(pair[0])
         for pairs in islice(self._parameters(), MOST_PAIRS):
             swaps = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
             if self._are_exchanged(swaps):
-                users = sorted(c for i in swaps for c in self.consumers[i])
-                return next((c for c in users if self._values[c].marks), users[0])
+                return self._first_unlike(pairs)
         for members in islice(self._reshaped(), MOST_PAIRS):
             if self._are_regrouped(members):
-                return members[0]
+                return members[0], self._search.depth_of(members[0])
         return None
+
+    def _first_unlike(self, pairs: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+        """The first value made of one of two parts, and which of its lines the other's has not."""
+        one, other = (min(self._uses(each), default=None) for each in zip(*pairs, strict=True))
+        if one is None or other is None:
+            return None
+        one, other = sorted((one, other))
+        depth = first_difference(self._values[one], self._values[other])
+        return one, min(depth, len(self._values[one].marks) - 1)
+
+    def _uses(self, indices: Sequence[int]) -> set[int]:
+        """What is made of some values, behind what only lays them out."""
+        found, open_ = set(), [*indices]
+        while open_:
+            for user in self.consumers[open_.pop()]:
+                if base_of(self._values[user]) in LAYOUTS:
+                    open_.append(user)
+                elif self._values[user].marks:
+                    found.add(user)
+        return found
 
     def _siblings(self) -> Iterator[tuple[int, int]]:
         """Pairs of pieces of one value, the first of each in a loop, that lead to the wrong one."""

@@ -15,9 +15,11 @@ import numpy as np
 from parity.arrays import is_floating
 from parity.locate.correspondence import number_of, says_nothing
 from parity.locate.jax_tape import Edit, JaxRun
+from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.matching import near
 from parity.locate.plain import Plain
 from parity.locate.repairs import Target, layouts
+from parity.locate.tape import LITERALS
 from parity.locate.trials import Trials
 
 MAX_SWAPS = 12
@@ -88,7 +90,8 @@ class Fitting(Trials):
         values = self._search.jax.values
         for members in self._groups[place:]:
             numbers = (values[p] for p in values[members[0]].parents if values[p].is_plain)
-            if any(not says_nothing(v) and self._is_foreign(v) for v in numbers):
+            written = (v for v in numbers if v.op in LITERALS and not says_nothing(v))
+            if any(map(self._is_foreign, written)):
                 return Fit(members[0], is_number=True) if self._is_scaled(members) else None
         return None
 
@@ -204,9 +207,24 @@ class Fitting(Trials):
                 if self.is_over:
                     return None
                 if self._is_right_with(members, place, other):
-                    is_wrong = other.is_made_wrong and bool(values[source].marks)
-                    return source if is_wrong else members[0]
+                    if not other.is_made_wrong or not values[source].marks:
+                        return members[0]
+                    return members[0] if self._is_used_elsewhere(source) else source
         return None
+
+    def _is_used_elsewhere(self, index: int) -> bool:
+        """Whether a value is an output, or is used for something that is not wrong."""
+        region, open_ = {*self._search.region}, [index]
+        while open_:
+            value = open_.pop()
+            if value in self._search.jax.outputs.values():
+                return True
+            for user in self.consumers[value]:
+                if base_of(self._values[user]) in LAYOUTS:
+                    open_.append(user)
+                elif user not in region:
+                    return True
+        return False
 
     def _is_right_with(self, members: tuple[int, ...], place: int, other: Other) -> bool:
         if any(place >= len(self._values[member].parents) for member in members):

@@ -14,7 +14,7 @@ from math import perm
 
 from parity.locate.calls import needless_call, wrong_call
 from parity.locate.exchanged import Exchanges
-from parity.locate.fitted import Fit, Fitting
+from parity.locate.fitted import Fitting
 from parity.locate.given import left_out, rearranged, unused
 from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import LAYOUTS, base_of
@@ -97,9 +97,11 @@ class Forward(Plain):
         first = min(leaves)
         if (place := needless_call(self, first)) is not None:
             return Blame(first, leaves[first], 0, first, place)
-        step = self._went_on(first, leaves[first]) or self.lacks_a_step(first, leaves[first])
-        if step is not None:
+        if (step := self._went_on(first, leaves[first])) is not None:
             return step
+        steps = [self.lacks_a_step(*leaf) for leaf in leaves.items()]
+        if all(steps):
+            return steps[[*leaves].index(first)] or self.placed(first, leaves[first])
         place = wrong_call(self, self._runs, first) if (fit := self._fit(leaves)) else None
         if fit is not None and place is None:
             return fit
@@ -128,15 +130,21 @@ class Forward(Plain):
             tried.insert(0, (self._mended[first], self._mended[first].candidate))
         tried += [(self.target_of(path), first) for path in [*self.wrong][:1]]
         inside = self.leading_to([*leaves])
-        exchanged = Exchanges(self, self._runs, tried[-1][0], inside).found()
-        found = None if exchanged is None else Fit(exchanged)
+        if found := Exchanges(self, self._runs, tried[-1][0], inside).found():
+            return self._at(*found, first, theirs)
+        fit = None
         for target, wrong in tried:
-            found = found or Fitting(self, self._runs, target, wrong, self.in_turn).found()
-        if found is None:
+            fit = fit or Fitting(self, self._runs, target, wrong, self.in_turn).found()
+        if fit is None or fit.at == first:
             return None
-        depth = self.depth_of(found.at)
-        place = None if found.is_number else self.jax.values[found.at].place_at(depth)
-        return Blame(found.at, theirs, depth, first, place)
+        depth = self.depth_of(fit.at)
+        if fit.is_number:  # which may be written elsewhere
+            return Blame(fit.at, theirs, depth, first)
+        return self._at(fit.at, depth, first, theirs)
+
+    def _at(self, index: int, depth: int, evidence: int, reference: int) -> Blame:
+        place = self.jax.values[index].place_at(depth)
+        return Blame(index, reference, depth, evidence, place)
 
     def _is_scattered(self, leaves: Collection[int]) -> bool:
         """Whether these are on several lines."""
