@@ -129,7 +129,7 @@ def divergence_of(
         found.phase,
         other or fallback[1],
         place or fallback[0],
-        _agreement(found.partners, blame.candidate),
+        _agreement(found.partners, blame.candidate, getattr(blame, "evidence", blame.candidate)),
         likely_causes(evidence),
         _apart(evidence),
     )
@@ -187,9 +187,10 @@ def _stands_outside(found: Searched, alike: set[float], code: CodeType) -> bool:
     return any(code not in {inner for inner, _ in v.marks} for v in numbers)
 
 
-def _agreement(partners: Partners, index: int) -> tuple[Location, Location] | None:
-    """The last lines before a value that compute what both sides have."""
-    leading = sorted(partners.jax.ancestors([index]) - {index}, reverse=True)
+def _agreement(partners: Partners, index: int, wrong: int) -> tuple[Location, Location] | None:
+    """The last lines before a value, on the way to a wrong one, that compute what both have."""
+    before = {i for i in partners.jax.ancestors([wrong]) if i < index}
+    leading = sorted((before | partners.jax.ancestors([index])) - {index}, reverse=True)
     for each in leading:
         ours = partners.jax.values[each]
         if not ours.marks or ours.place is None:

@@ -19,7 +19,7 @@ from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.matching import near
 from parity.locate.plain import Plain
 from parity.locate.repairs import Target, layouts
-from parity.locate.tape import LITERALS
+from parity.locate.tape import LITERALS, Value
 from parity.locate.trials import Trials
 
 MAX_SWAPS = 12
@@ -95,10 +95,12 @@ class Fitting(Trials):
                 return Fit(members[0], is_number=True) if self._is_scaled(members) else None
         return None
 
-    def _is_foreign(self, value: Any) -> bool:
+    def _is_foreign(self, value: Value) -> bool:
+        """Whether PyTorch has a number nowhere, nor as a product of two."""
         numbers = (self._search.torch.values[i] for i in self._search.numbers_in_torch)
+        sizes = {abs(number_of(v)) for v in numbers} | {1.0}
         size = abs(number_of(value))
-        return not any(abs(abs(number_of(v)) - size) <= 1e-12 * size for v in numbers)
+        return not any(abs(a * b - size) <= 1e-12 * size for a in sizes for b in sizes)
 
     def _is_scaled(self, members: tuple[int, ...]) -> bool:
         """Whether the target comes out with these values times a number, or plus a number."""
@@ -207,10 +209,17 @@ class Fitting(Trials):
                 if self.is_over:
                     return None
                 if self._is_right_with(members, place, other):
-                    if not other.is_made_wrong or not values[source].marks:
+                    is_made_wrong = other.is_made_wrong and not self._is_opposite(source, other)
+                    if not is_made_wrong or not values[source].marks:
                         return members[0]
                     return members[0] if self._is_used_elsewhere(source) else source
         return None
+
+    def _is_opposite(self, source: int, other: Other) -> bool:
+        """Whether flags are tried inverted: then it is their use that is the wrong way round."""
+        own = self._values[source].arrays[0]
+        made = np.asarray(other.made(0, lambda _: own)) if not other.needs else own
+        return made.dtype == own.dtype == bool and np.array_equal(made, ~own)
 
     def _is_used_elsewhere(self, index: int) -> bool:
         """Whether a value is an output, or is used for something that is not wrong."""

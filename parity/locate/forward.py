@@ -9,8 +9,7 @@ PyTorch's side tells whether the operation differs or an operand.
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
-from itertools import permutations, product
-from math import perm
+from itertools import islice, permutations, product
 
 from parity.locate.calls import needless_call, wrong_call
 from parity.locate.exchanged import Exchanges
@@ -26,8 +25,8 @@ from parity.locate.tape import NUMBER
 
 MAX_TRIED = 8
 """So many of PyTorch's values are tried in the place of one of JAX's, the likeliest first."""
-MAX_ORDERS = 120
-"""So many orders of operands are tried: five for five."""
+MAX_ORDERS = 360
+"""So many orders of operands are tried from either end: all of six operands in four places."""
 MAX_ITERATIONS = 8
 """Of a loop that goes wrong, so many iterations are looked into."""
 
@@ -137,14 +136,16 @@ class Forward(Plain):
             fit = fit or Fitting(self, self._runs, target, wrong, self.in_turn).found()
         if fit is None or fit.at == first:
             return None
-        depth = self.depth_of(fit.at)
-        if fit.is_number:  # which may be written elsewhere
-            return Blame(fit.at, theirs, depth, first)
-        return self._at(fit.at, depth, first, theirs)
+        found = self._at(fit.at, self.depth_of(fit.at), first, theirs)
+        return found._replace(place=None) if fit.is_number else found  # that may be elsewhere
 
-    def _at(self, index: int, depth: int, evidence: int, reference: int) -> Blame:
-        place = self.jax.values[index].place_at(depth)
-        return Blame(index, reference, depth, evidence, place)
+    def _at(self, index: int, depth: int, wrong: int, reference: int) -> Blame:
+        """A value that explains a wrong one, with the numbers that would be shown otherwise."""
+        early = self._earlier(wrong)
+        seen = self.placed(*early) if early is not None else self.placed(wrong, reference)
+        return seen._replace(
+            candidate=index, depth=depth, place=self.jax.values[index].place_at(depth)
+        )
 
     def _is_scattered(self, leaves: Collection[int]) -> bool:
         """Whether these are on several lines."""
@@ -332,15 +333,11 @@ def likeliest_orders(
 ) -> list[tuple[int, ...]]:
     """Which of PyTorch's operands may stand for JAX's, the likeliest orders first.
 
-    Where all orders are too many, as of rows that are stacked, only the likeliest.
+    Where all are too many, as of rows that are stacked, some from either end.
     """
     alike = {(i, j): likeness(i, j) for i in ours for j in others}
-    if perm(len(others), len(ours)) <= MAX_ORDERS:
-        orders = permutations(others, len(ours))
-        return sorted(orders, key=lambda o: -sum(alike[p] for p in zip(ours, o, strict=True)))
-    left = [*others]
-    order = []
-    for i in ours:
-        order.append(max(left, key=lambda j: alike[i, j]))
-        left.remove(order[-1])
-    return [tuple(order)]
+    ways = others, others[::-1]
+    orders = (o for way in ways for o in islice(permutations(way, len(ours)), MAX_ORDERS))
+    return sorted(
+        dict.fromkeys(orders), key=lambda o: -sum(alike[p] for p in zip(ours, o, strict=True))
+    )

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+
 from parity.locate.correspondence import (
     depth_on_line,
     depth_where_wrong,
@@ -18,7 +20,7 @@ from parity.locate.correspondence import (
     same_line,
     says_nothing,
 )
-from parity.locate.kinds import LAYOUTS, base_of, kind_of
+from parity.locate.kinds import ARRANGING, LAYOUTS, base_of, kind_of
 from parity.locate.places import Location, Mark, location, return_of
 from parity.locate.region import Region
 from parity.locate.tape import Tape
@@ -82,6 +84,8 @@ class Placing(Region):
             return found
         if reference is not None and (found := self._put_out(index, reference)) is not None:
             return found
+        if reference is not None and (user := self._turned_use(index, reference)) is not None:
+            return Blame(user, reference, self.depth_of(user), index)
         for _ in range(len(self.jax.values)):
             if reference is None:
                 break
@@ -100,9 +104,12 @@ class Placing(Region):
 
     def lacks_a_step(self, index: int, reference: int) -> Blame | None:
         """An output that is what PyTorch goes on from: the line on which it would go on."""
-        own = {i for each in self.partners.of_jax.get(index, ()) for i in each}
-        if index not in self.targets or not own & {*self.own_parents(self.torch, reference)}:
+        own = {*self.partners.of_jax.get(index, ())}
+        theirs = {i for each in own for i in each}
+        if index not in self.targets or not theirs & {*self.own_parents(self.torch, reference)}:
             return None
+        if any(own & {*self.partners.of_jax.get(p, ())} for p in self.own_parents(self.jax, index)):
+            return None  # JAX goes on as well, by something that changes nothing here
         value, made = self.jax.values[index], self.torch.values[reference]
         for operand in self.own_parents(self.torch, reference):
             depth = depth_on_line(self.torch.values[operand], made)
@@ -166,6 +173,18 @@ class Placing(Region):
                     seen.add(parent)
                     open_.append(parent)
         return None
+
+    def _turned_use(self, index: int, reference: int) -> int | None:
+        """The use of flags that only hand on what was given, where PyTorch has their opposite."""
+        ours, theirs = self.jax.values[index], self.torch.values[reference]
+        pairs = [*zip(ours.arrays, theirs.arrays, strict=True)]
+        if base_of(ours) not in ARRANGING or not all(
+            a.dtype == bool and a.size == b.size and np.array_equal(~a.ravel(), b.ravel() == 1)
+            for a, b in pairs
+        ):
+            return None
+        users = (c for c in self._consumers[index] if self.jax.values[c].marks)
+        return next((c for c in users if base_of(self.jax.values[c]) not in LAYOUTS), None)
 
     def _end_of(self, outer: tuple[Mark, ...]) -> Location | None:
         """The last line of the body of the loop that these lines asked for."""
