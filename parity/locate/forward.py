@@ -7,9 +7,9 @@ first value that can be mended (`parity.locate.repairs`) is where the fault is; 
 PyTorch's side tells whether the operation differs or an operand.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
-from itertools import islice, permutations, product
+from itertools import product
 
 from parity.locate.calls import needless_call, wrong_call
 from parity.locate.exchanged import Exchanges
@@ -17,16 +17,14 @@ from parity.locate.fitted import Fitting
 from parity.locate.given import left_out, rearranged, unused
 from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import LAYOUTS, base_of
+from parity.locate.loops import Blame
 from parity.locate.matching import Partners
-from parity.locate.placing import Blame
 from parity.locate.plain import Plain
-from parity.locate.repairs import Target
+from parity.locate.repairs import Target, likeliest_orders
 from parity.locate.tape import NUMBER
 
 MAX_TRIED = 8
 """So many of PyTorch's values are tried in the place of one of JAX's, the likeliest first."""
-MAX_ORDERS = 360
-"""So many orders of operands are tried from either end: all of six operands in four places."""
 MAX_ITERATIONS = 8
 """Of a loop that goes wrong, so many iterations are looked into."""
 
@@ -326,18 +324,3 @@ class Forward(Plain):
         shared = [(len(operands & {*self.torch.values[i].parents}), -i) for i in alone]
         best = max(shared, default=(0, 0))
         return -best[1] if best[0] else (alone[0] if alone else None)
-
-
-def likeliest_orders(
-    ours: Sequence[int], others: Sequence[int], likeness: Callable[[int, int], float]
-) -> list[tuple[int, ...]]:
-    """Which of PyTorch's operands may stand for JAX's, the likeliest orders first.
-
-    Where all are too many, as of rows that are stacked, some from either end.
-    """
-    alike = {(i, j): likeness(i, j) for i in ours for j in others}
-    ways = others, others[::-1]
-    orders = (o for way in ways for o in islice(permutations(way, len(ours)), MAX_ORDERS))
-    return sorted(
-        dict.fromkeys(orders), key=lambda o: -sum(alike[p] for p in zip(ours, o, strict=True))
-    )

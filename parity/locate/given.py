@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.locate.kinds import ARRANGING, base_of
+from parity.locate.loops import Blame
 from parity.locate.places import Location, Mark, first_statement, span
-from parity.locate.placing import Blame
 from parity.locate.plain import Plain
 from parity.locate.tape import Tape, Value
 

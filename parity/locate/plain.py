@@ -11,8 +11,9 @@ from functools import cached_property
 from parity.locate.correspondence import number_of
 from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import kind_of
+from parity.locate.loops import Blame
 from parity.locate.matching import Partners
-from parity.locate.placing import Blame, Placing
+from parity.locate.placing import Placing
 from parity.locate.repairs import SECONDS, Repairs, Target
 from parity.locate.tape import NUMBER
 

@@ -6,8 +6,8 @@ can be mended is what the fault hands on.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import permutations
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice, permutations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from parity.locate.matching import near
 from parity.locate.tape import Tape
 
 MAX_LAYOUTS = 4
+MAX_ORDERS = 360
+"""So many orders of operands are tried from either end: all of six operands in four places."""
 SECONDS = 10.0
 """After so much of the processor's time no further replacement is tried: what was found until then
 is the answer."""
@@ -153,3 +155,18 @@ def layouts(model: np.ndarray, array: np.ndarray) -> Iterator[np.ndarray]:
             yield np.broadcast_to(array, model.shape)
         except ValueError:
             return
+
+
+def likeliest_orders(
+    ours: Sequence[int], others: Sequence[int], likeness: Callable[[int, int], float]
+) -> list[tuple[int, ...]]:
+    """Which of PyTorch's operands may stand for JAX's, the likeliest orders first.
+
+    Where all are too many, as of rows that are stacked, some from either end.
+    """
+    alike = {(i, j): likeness(i, j) for i in ours for j in others}
+    ways = others, others[::-1]
+    orders = (o for way in ways for o in islice(permutations(way, len(ours)), MAX_ORDERS))
+    return sorted(
+        dict.fromkeys(orders), key=lambda o: -sum(alike[p] for p in zip(ours, o, strict=True))
+    )

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import parity
-from parity.locate.forward import MAX_ORDERS, likeliest_orders
+from parity.locate.repairs import MAX_ORDERS, likeliest_orders
 from tests.tools.test_locate import line
 
 RNG = np.random.default_rng(12)
