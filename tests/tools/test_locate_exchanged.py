@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 import parity
 from tests.tools.test_locate import line
@@ -47,16 +48,24 @@ def test_pieces_that_are_exchanged_are_blamed_where_they_are_cut():
 
 def test_two_parts_parameters_that_are_exchanged_are_blamed_where_they_are_used_first():
     def in_torch(params, x, memory):
-        first, second = params["first"], params["second"]
-        queries = torch.tanh(x * first["scale"] + first["shift"])
-        keys = torch.tanh(memory * second["scale"] + second["shift"])
-        return queries @ keys.T
+        def normed(part, x):
+            return F.layer_norm(x, (4,), part["scale"], part["shift"])
+
+        queries, keys = normed(params["first"], x), normed(params["second"], memory)
+        return F.scaled_dot_product_attention(queries, keys, memory)
 
     def in_jax(params, x, memory):
-        first, second = params["second"], params["first"]
-        queries = jnp.tanh(x * first["scale"] + first["shift"])  # here
-        keys = jnp.tanh(memory * second["scale"] + second["shift"])
-        return queries @ keys.T
+        def normed(part, x):
+            centred = x - x.mean(-1, keepdims=True)
+            root = jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
+            return centred / root * part["scale"] + part["shift"]
+
+        queries = normed(params["second"], x)  # here
+        keys = normed(params["first"], memory)
+
+        scores = queries @ keys.T / 2
+        weights = jax.nn.softmax(scores, axis=-1)
+        return weights @ memory
 
     scales, shifts = RNG.normal(size=(2, 2, 4))
     inputs = {

@@ -55,13 +55,15 @@ def test_a_number_is_blamed_where_all_that_it_led_to_would_be_right_scaled():
 def test_a_term_that_pytorch_adds_elsewhere_is_missed_where_the_others_are():
     def in_torch(noise, log_std, slope):
         density = -((noise * log_std.exp()) ** 2) / (2 * log_std.exp() ** 2) - log_std
-        return (density - 0.9 - slope).sum(-1)
+        return (density - (slope + 0.4) - 0.9).sum(-1)
 
     def in_jax(noise, log_std, slope):
         density = -0.5 * noise**2 - 0.9  # here
+
         log_slope = slope
         inner = density - log_slope
-        return jnp.sum(inner, axis=-1)
+        total = jnp.sum(inner, axis=-1)
+        return total - noise.shape[-1] * 0.4
 
     inputs = {name: RNG.normal(size=(16, 3)) for name in ("noise", "log_std", "slope")}
     found = parity.first_divergence(in_torch, in_jax, inputs)
@@ -148,6 +150,32 @@ def test_a_loop_that_puts_out_what_it_began_a_turn_with_is_blamed_at_its_end():
         "state": RNG.normal(size=3),
         "inputs": RNG.normal(size=(5, 3)),
         "weight": RNG.normal(size=(3, 2)),
+    }
+    found = parity.first_divergence(in_torch, in_jax, given)
+    assert found.candidate.line == line(in_jax)
+
+
+def test_a_loop_that_puts_out_what_pytorch_does_is_not_blamed_for_what_comes_after():
+    def in_torch(state, inputs, weight):
+        outputs = []
+        for x in inputs:
+            state = torch.tanh(0.5 * state + x)
+            outputs.append(state)
+        return torch.stack(outputs) @ weight
+
+    def in_jax(state, inputs, weight):
+        def turn(state, x):
+            new = jnp.tanh(0.5 * state + x)
+            return new, new
+
+        _, outputs = jax.lax.scan(turn, state, inputs)
+
+        return outputs @ weight.T  # here
+
+    given = {
+        "state": RNG.normal(size=3),
+        "inputs": RNG.normal(size=(5, 3)),
+        "weight": RNG.normal(size=(3, 3)),
     }
     found = parity.first_divergence(in_torch, in_jax, given)
     assert found.candidate.line == line(in_jax)
