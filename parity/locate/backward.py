@@ -88,13 +88,14 @@ class Backward(SlopePairs):
         once it is PyTorch's; if there is none, the first whose slope is wrong on its own account.
         """
         until = time.process_time() + SECONDS
-        for stops in self._stops():
-            if time.process_time() < until and self._right_opened(stops):
-                return self._opened(stops[-1])
         for members in self._in_turn:
             for theirs in self._replacements(members[0]):
                 if time.process_time() < until and self._mends(members, theirs):
                     return self._blame(self.jax.values[members[0]], theirs)
+        until = time.process_time() + SECONDS
+        for stops in self._stops():
+            if time.process_time() < until and self._right_opened(stops):
+                return self._opened(stops[-1])
         if (found := self._inputs()) is not None:
             return found
         for value in reversed(self.jax.values):
