@@ -163,7 +163,8 @@ class Fitting(Trials):
 
             now = self._search.jax.values[self._target.candidate].arrays[s]
             numbers = (self._solved(made, first, second, now, x) for x in self.rights(s, now))
-            number = next((x for x in numbers if x is not None), None)
+            with np.errstate(over="ignore", invalid="ignore"):
+                number = next((x for x in numbers if x is not None), None)
             if number is None:
                 return False
             found.append(number)
