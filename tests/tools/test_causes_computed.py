@@ -45,12 +45,12 @@ def test_a_discount_is_not_what_rounding_left():
     assert not is_discount((1.0, 1.0, 1.0))
 
 
-def divided(inside: float, outside: float) -> Evidence:
+def divided(inside: float, outside: float, scale: float = 1e-2) -> Evidence:
     """m/(√v + e) in PyTorch, m/√(v + e) in JAX, with v at hand."""
     sides: list[list[np.ndarray]] = [[], [], []]
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        m, v = rng.normal(size=8), rng.uniform(1e-4, 1e-2, size=8)
+        m, v = rng.normal(size=8), scale * rng.uniform(0.01, 1.0, size=8)
         for side, each in zip(
             sides, (m / (np.sqrt(v) + outside), m / np.sqrt(v + inside), v), strict=True
         ):
@@ -64,3 +64,8 @@ def test_an_epsilon_moved_into_the_root_is_the_same_or_its_square():
     for inside, outside in ((1e-8, 1e-8), (1e-6, 1e-3)):
         assert likely_causes(divided(inside, outside))[0].trap == "A02"
     assert "A02" not in [cause.trap for cause in likely_causes(divided(1e-12, 1e-3))]
+
+
+def test_of_a_moment_of_zeros_any_power_of_ten_is_left_and_none_is_named():
+    found = likely_causes(divided(1e-6, 1e-6, scale=0.0))
+    assert "A02" not in [cause.trap for cause in found], found

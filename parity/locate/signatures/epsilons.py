@@ -91,6 +91,8 @@ def epsilon_in_root(clues: Clues) -> Found | None:
         for at_hand in clues.arrays:
             if not all((a >= 0).all() for a in at_hand) or not may_broadcast(at_hand, pair.right):
                 continue
+            if not rich(at_hand):  # of zeros the root of any power of ten is left
+                continue
             # Over the root of a number other than 0 a root of 0 is a mask.
             starts = EPSILONS if any((a == 0).any() for a in at_hand) else (0.0, *EPSILONS)
             for v in (at_hand, tuple(a * a for a in at_hand)):
