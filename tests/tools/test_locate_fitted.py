@@ -130,26 +130,33 @@ def test_a_right_value_that_is_used_rightly_elsewhere_was_put_in_anothers_place(
 
 
 def test_a_loop_that_puts_out_what_it_began_a_turn_with_is_blamed_at_its_end():
-    def in_torch(state, inputs, weight):
+    def in_torch(state, inputs, starts, weight, bias):
         outputs = []
-        for x in inputs:
+        for x, start in zip(inputs, starts, strict=True):
+            state = state * (~start).double()
             state = torch.tanh(0.5 * state + x)
             outputs.append(state)
-        return torch.stack(outputs) @ weight
+        return F.log_softmax(F.linear(torch.stack(outputs), weight, bias), dim=-1)
 
-    def in_jax(state, inputs, weight):
-        def turn(state, x):
+    def in_jax(state, inputs, starts, weight, bias):
+        def turn(state, now):
+            x, start = now
+            state = jnp.where(start, 0.0, state)
             new = jnp.tanh(0.5 * state + x)
             return new, state  # here
 
-        _, outputs = jax.lax.scan(turn, state, inputs)
-        scale = 1.0
-        return outputs @ weight * scale
+        _, outputs = jax.lax.scan(turn, state, (inputs, starts))
+
+        scores = outputs @ weight.T + bias
+
+        return jax.nn.log_softmax(scores, axis=-1)
 
     given = {
         "state": RNG.normal(size=3),
         "inputs": RNG.normal(size=(5, 3)),
-        "weight": RNG.normal(size=(3, 2)),
+        "starts": np.array([True, False, False, True, False]),
+        "weight": RNG.normal(size=(2, 3)),
+        "bias": RNG.normal(size=2),
     }
     found = parity.first_divergence(in_torch, in_jax, given)
     assert found.candidate.line == line(in_jax)
