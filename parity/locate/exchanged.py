@@ -14,7 +14,7 @@ from parity.locate.jax_tape import Edit, JaxRun
 from parity.locate.kinds import ARRANGING, LAYOUTS, base_of
 from parity.locate.plain import Plain
 from parity.locate.repairs import Target
-from parity.locate.trials import Trials, other_operand
+from parity.locate.trials import Trials
 
 PIECES = (ARRANGING - LAYOUTS) | {"squeeze", "reshape", "scan input"}
 """What makes a piece of a value."""
@@ -80,9 +80,11 @@ class Exchanges(Trials):
 
     def _in_turns(self, pair: tuple[int, int]) -> dict[int, int]:
         """The same pieces in the other turns of a loop."""
+        families = [*self._search.jax.families()]
+        ones, others = ([members for members in families if i in members] for i in pair)
         swaps: dict[int, int] = {}
-        for one, other in product(self._search.jax.families(), repeat=2):
-            if pair[0] in one and pair[1] in other and len(one) == len(other):
+        for one, other in product(ones, others):
+            if len(one) == len(other):
                 swaps = {a: b for p in zip(one, other, strict=True) for a, b in (p, p[::-1])}
         return swaps
 
@@ -111,11 +113,11 @@ class Exchanges(Trials):
         def edits(s: int) -> dict[int, Edit]:
             where, found = self._search.jax.places[s], {}
             for user in users:
-                given = {}
-                for p in (p for p in self._values[user].parents if p in swaps):
-                    given |= other_operand(where, p, swaps[p])
-                needs = (where[swaps[p]] for p in self._values[user].parents if p in swaps)
-                found[user] = Edit(given, needs=tuple(needs))
+                others = {
+                    where[p]: where[swaps[p]] for p in self._values[user].parents if p in swaps
+                }
+                given = {p: lambda value, other=other: value(other) for p, other in others.items()}
+                found[user] = Edit(given, needs=tuple(others.values()))
             return found
 
         return self.comes_out(edits)

@@ -219,7 +219,7 @@ class Fitting(Trials):
     def _is_opposite(self, source: int, other: Other) -> bool:
         """Whether flags are tried inverted: then it is their use that is the wrong way round."""
         own = self._values[source].arrays[0]
-        made = np.asarray(other.made(0, lambda _: own)) if not other.needs else own
+        made = np.asarray(other.made(0, lambda _: own))
         return made.dtype == own.dtype == bool and np.array_equal(made, ~own)
 
     def _is_used_elsewhere(self, index: int) -> bool:

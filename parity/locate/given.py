@@ -96,7 +96,7 @@ def left_out(search: Plain) -> Blame | None:
             for s, each in enumerate(search.jax.values[index].arrays)
         ]
         if search.repairs.mends_all({index: arrays}, wrong):
-            used = next((c for c in search.jax.consumers()[index]), index)
+            used = next((c for c in search.consumers[index]), index)
             like = search.jax.values[used].arrays[0].shape == arrays[0].shape
             if like and search.repairs.mends_all({used: arrays}, wrong):
                 continue  # what JAX makes of it is wrong, x·mask for where(mask, x, 0) say

@@ -105,7 +105,7 @@ class Placing(Loops):
             for a, b in pairs
         ):
             return None
-        users = (c for c in self._consumers[index] if self.jax.values[c].marks)
+        users = (c for c in self.consumers[index] if self.jax.values[c].marks)
         return next((c for c in users if base_of(self.jax.values[c]) not in LAYOUTS), None)
 
     def _wrong_operand(self, index: int, reference: int) -> tuple[int, int] | None:
@@ -153,7 +153,7 @@ class Placing(Loops):
         step = self.step_after(self.jax, met, ours[0])
         if step is None:
             return None
-        if any(self._is_used_rightly(c) for c in self._consumers[ours[0]] if c != index):
+        if any(self._is_used_rightly(c) for c in self.consumers[ours[0]] if c != index):
             return Blame(index, reference, self.depth_of(index), index, against=reference)
         other = self.step_after(self.torch, known, others[0])
         shown = others[0] if other is None else other
@@ -162,7 +162,7 @@ class Placing(Loops):
     def _is_used_rightly(self, index: int) -> bool:
         """Whether a use of a value is none that leads to a wrong output, and more than a layout."""
         value = self.jax.values[index]
-        leads_on = bool(self._consumers[index]) and index not in self._inside
+        leads_on = bool(self.consumers[index]) and index not in self._inside
         return leads_on and not value.is_plain and base_of(value) not in LAYOUTS
 
     def _is_extra(self, index: int, reference: int) -> bool:
@@ -177,11 +177,12 @@ class Placing(Loops):
             return False
         if kind_of(self.jax.values[index]) != kind_of(self.torch.values[reference]):
             return True
-        uses = {c for i in known for c in self._consumers[i] if c != index}
+        uses = {c for i in known for c in self.consumers[i] if c != index}
         return any(map(self.has_partner, uses))
 
     @cached_property
-    def _consumers(self) -> list[list[int]]:
+    def consumers(self) -> list[list[int]]:
+        """By JAX's value, which are made of it."""
         return self.jax.consumers()
 
     def _meets(self, ours: int, theirs: Sequence[int]) -> bool:

@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -77,12 +75,7 @@ class Trials:
         place = self._search.jax.places[s][index]
         return next(step for step in self._runs[s].program.steps if place in step.outputs)
 
-    @cached_property
+    @property
     def consumers(self) -> list[list[int]]:
         """By value, which are made of it."""
-        return self._search.jax.consumers()
-
-
-def other_operand(where: Sequence[int], ours: int, other: int) -> dict[int, Callable[[Any], Any]]:
-    """For an edit: one value given in the place of another."""
-    return {where[ours]: lambda value: value(where[other])}
+        return self._search.consumers

@@ -168,7 +168,7 @@ def test_a_loop_that_puts_out_what_pytorch_does_is_not_blamed_for_what_comes_aft
         for x in inputs:
             state = torch.tanh(0.5 * state + x)
             outputs.append(state)
-        return torch.stack(outputs) @ weight
+        return torch.sin(torch.stack(outputs)) @ weight
 
     def in_jax(state, inputs, weight):
         def turn(state, x):
@@ -177,7 +177,9 @@ def test_a_loop_that_puts_out_what_pytorch_does_is_not_blamed_for_what_comes_aft
 
         _, outputs = jax.lax.scan(turn, state, inputs)
 
-        return outputs @ weight.T  # here
+        turned = jnp.cos(outputs)  # here
+
+        return turned @ weight
 
     given = {
         "state": RNG.normal(size=3),
