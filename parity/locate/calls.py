@@ -183,14 +183,14 @@ def _alike(search: Placing, one: int, other: int) -> bool:
 
 def _mends(search: Placing, runs: Sequence[JaxRun], s: int, inside: set[int], swaps: Swaps) -> bool:
     where, program = search.jax.places[s], runs[s].program
-    changed = {where[one]: program.values[where[other]] for one, other in swaps.items()}
+    changed = {where[one]: program.arrays[where[other]] for one, other in swaps.items()}
     places = {where[i] for i in inside}
     for path, slack in search.wrong.items():
         wanted = where[search.jax.outputs[path]]
         with x64(True):
             new = program.again_inside(changed, places, wanted)
         right = search.torch.values[search.torch.outputs[path]].arrays[s]
-        found = np.asarray(program.values[wanted] if new is None else new)
+        found = np.asarray(program.arrays[wanted] if new is None else new)
         if found.shape != right.shape or not near(right, found, slack):
             return False
     return True

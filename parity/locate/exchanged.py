@@ -10,10 +10,11 @@ from itertools import combinations, islice, product
 from typing import Any
 
 from parity.locate.correspondence import first_difference
-from parity.locate.jax_tape import Edit, JaxRun
+from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import ARRANGING, LAYOUTS, base_of
 from parity.locate.plain import Plain
 from parity.locate.repairs import Target
+from parity.locate.reruns import Edit
 from parity.locate.trials import Trials
 
 PIECES = (ARRANGING - LAYOUTS) | {"squeeze", "reshape", "scan input"}

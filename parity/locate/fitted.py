@@ -14,11 +14,12 @@ import numpy as np
 
 from parity.arrays import is_floating
 from parity.locate.correspondence import number_of, says_nothing
-from parity.locate.jax_tape import Edit, JaxRun
+from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.matching import near
 from parity.locate.plain import Plain
 from parity.locate.repairs import Target, layouts
+from parity.locate.reruns import Edit
 from parity.locate.tape import LITERALS, Value
 from parity.locate.trials import Trials
 
@@ -250,7 +251,7 @@ class Fitting(Trials):
                 def given(value: Callable[[int], Any], source=source, steps=steps) -> Any:
                     made = other.made(s, lambda at: value(where[source if at < 0 else at]))
                     for step in steps:
-                        made = step.call(made)
+                        made = self._runs[s].program.run_step(step, [made])[0]
                     return made
 
                 needs = tuple(where[need] for need in other.needs)

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parity.jax_side import x64
-from parity.locate.jax_tape import CUSTOM, Program, Step
+from parity.locate.jax_tape import CUSTOM, Program
 from parity.locate.places import Location, is_own, line_of
+from parity.locate.reruns import Step
 
 OFTEN = 3
 """The derivative of a step that is taken more often is compiled."""

@@ -1,17 +1,18 @@
 """Records a JAX callable: interprets its jaxpr, through every kind of call and loop.
 
 What comes of it is flat: each step is one primitive on arrays, with loops unrolled as they ran, so
-that it can be run again from any value on (`Program.again`), and backwards step by step
-(`Program.slopes`). With `opaque` a custom derivative is one step, and its rule holds.
+that it can be run again from any value on (`parity.locate.reruns`), and backwards step by step
+(`parity.locate.jax_slopes`). With `opaque` a custom derivative is one step, and its rule holds.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from parity.jax_side import x64
 from parity.locate.places import Mark, own_marks
+from parity.locate.reruns import Reruns, Step
 from parity.locate.tape import Entry, Key, Recording
 from parity.names import Arrays, flat, nested
 
@@ -19,44 +20,14 @@ CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "rema
 CUSTOM = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
 
-class Step(NamedTuple):
-    """One primitive as it ran: what it is, and where its operands and results are.
-
-    `back`, of what a loop takes and gives, takes its result's slope to its operands'.
-    """
-
-    call: Callable[..., Any]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    name: str
-    equation: Any = None
-    back: Callable[[np.ndarray], list[np.ndarray]] | None = None
-
-
-class Edit(NamedTuple):
-    """How a step is to run otherwise.
-
-    Attributes:
-        given: By an operand's place what it is given instead, made of values by their places.
-        then: What is to be made of its result.
-        needs: The places of the values that it is made of.
-    """
-
-    given: Mapping[int, Callable[[Callable[[int], Any]], Any]]
-    then: Callable[[Any], Any] | None = None
-    needs: tuple[int, ...] = ()
-
-
-class Program:
-    """A run of a jaxpr as a list of steps, and the values of all of them."""
+class Program(Reruns):
+    """A run of a jaxpr, as it is recorded."""
 
     def __init__(self, *, opaque: bool = False) -> None:
+        super().__init__()
         self.entries: list[Entry] = []
-        self.steps: list[Step] = []
-        self.values: list[Any] = []
         self._opaque = opaque
         self._known: dict[int, int] = {}
-        self._paths: dict[tuple[int, ...], list[Step]] = {}
 
     def input(self, path: str, array: Any) -> int:
         """An input, known from now on."""
@@ -243,65 +214,9 @@ class Program:
     def _new(self, value: Any, entry: Entry) -> int:
         self.values.append(value)
         self.entries.append(entry)
+        is_numeric = np.shape(value) == entry.array.shape
+        self.arrays.append(entry.array if is_numeric else value)
         return len(self.values) - 1
-
-    def again(self, changed: Mapping[int, Any], wanted: int) -> Any:
-        """A value as it comes out once others are changed; `None` if it does not depend on them."""
-        return self.again_all(changed, (wanted,))[0]
-
-    def again_all(self, changed: Mapping[int, Any], wanted: tuple[int, ...]) -> list[Any]:
-        """Several values as they come out once others are changed, in one go."""
-        new: dict[int, Any] = dict(changed)
-        for step in self._leading(wanted):
-            if any(each in new for each in step.inputs):
-                returned = step.call(*(new.get(each, self.values[each]) for each in step.inputs))
-                outputs = list(returned) if isinstance(returned, list | tuple) else [returned]
-                for place, output in zip(step.outputs, outputs, strict=True):
-                    new.setdefault(place, output)
-        return [new.get(each) for each in wanted]
-
-    def again_inside(self, changed: Mapping[int, Any], inside: Collection[int], wanted: int) -> Any:
-        """The same, where only the steps that make these values are given what is changed."""
-        new: dict[int, Any] = {}
-        for step in self._leading((wanted,)):
-            given = {**new, **changed} if step.outputs[0] in inside else new
-            if any(each in given for each in step.inputs):
-                returned = step.call(*(given.get(each, self.values[each]) for each in step.inputs))
-                outputs = list(returned) if isinstance(returned, list | tuple) else [returned]
-                new |= zip(step.outputs, outputs, strict=True)
-        return new.get(wanted)
-
-    def again_edited(self, edits: Mapping[int, Edit], wanted: int) -> Any:
-        """A value as it comes out where the steps that make some others run otherwise."""
-        new: dict[int, Any] = {}
-
-        def value(place: int) -> Any:
-            return new.get(place, self.values[place])
-
-        needs = {place for edit in edits.values() for place in edit.needs}
-        for step in self._leading((wanted, *sorted(needs))):
-            edit = edits.get(step.outputs[0])
-            if edit is None and not any(each in new for each in step.inputs):
-                continue
-            given = edit.given if edit else {}
-            operands = (given[p](value) if p in given else value(p) for p in step.inputs)
-            returned = step.call(*operands)
-            outputs = list(returned) if isinstance(returned, list | tuple) else [returned]
-            if edit is not None and edit.then is not None:
-                outputs = [edit.then(output) for output in outputs]
-            new |= zip(step.outputs, outputs, strict=True)
-        return new.get(wanted)
-
-    def _leading(self, wanted: tuple[int, ...]) -> list[Step]:
-        """The steps that lead to some values, in order."""
-        if wanted not in self._paths:
-            needed, found = {*wanted}, []
-            for step in reversed(self.steps):
-                if any(each in needed for each in step.outputs):
-                    needed |= {*step.inputs}
-                    found.append(step)
-            self._paths[wanted] = found[::-1]
-        return self._paths[wanted]
 
 
 class JaxRun(NamedTuple):

@@ -39,6 +39,22 @@ class Item(NamedTuple):
     print: np.ndarray
 
 
+class Shelf:
+    """Items of one size, found by their prints."""
+
+    def __init__(self, kept: Sequence[Item]) -> None:
+        self._kept = kept
+        self._prints = np.stack([each.print for each in kept])
+        self._allowed = np.stack([_allowed(each) for each in kept])
+
+    def like(self, item: Item) -> Iterable[Item]:
+        """Those of which the prints are as near as those of partners are."""
+        with np.errstate(invalid="ignore", over="ignore"):  # sums with 2e300 for an infinity
+            apart = np.abs(self._prints - item.print) <= self._allowed
+        alike = (apart | (self._prints == item.print)).all(axis=1)
+        return [self._kept[i] for i in np.flatnonzero(alike)]
+
+
 class Partners:
     """The partners of JAX's values on PyTorch's tape, and the other way round."""
 
@@ -47,7 +63,7 @@ class Partners:
         self.torch, self.jax = torch, jax
         self.of_jax: dict[int, list[tuple[int, ...]]] = {}
         self.of_torch: dict[int, list[tuple[int, ...]]] = {}
-        self._items = _by_size(items(torch, slack, both_orders=True))
+        self._shelves = _by_size(items(torch, slack, both_orders=True))
         self.slack = slack
         for item in items(jax, [0.0] * len(jax.values), both_orders=False):
             for other in self.alike(item):
@@ -71,7 +87,8 @@ class Partners:
 
     def alike(self, item: Item) -> list[Item]:
         """PyTorch's values with the same numbers."""
-        return [other for other in self._items.get(math.prod(item.shape), ()) if same(other, item)]
+        shelf = self._shelves.get(math.prod(item.shape))
+        return [] if shelf is None else [each for each in shelf.like(item) if same(each, item)]
 
     def _note(self, ours: tuple[int, ...], theirs: tuple[int, ...]) -> None:
         # One by one, where a loop stands against a loop; else each against the whole.
@@ -133,15 +150,15 @@ def same(reference: Item, other: Item) -> bool:
     """Whether two values hold the same numbers at every input set, up to layout."""
     if other.core.size != reference.core.size:
         return False
-    slack = reference.slack
-    total = slack * max(1, reference.core[0].size)
-    allowed = np.array([total, total, slack]) * (1 + 1e-9) + 1e-12 * np.abs(reference.print)
-    with np.errstate(invalid="ignore", over="ignore"):  # sums with 2e300 for an infinity
-        if not np.all(
-            (np.abs(reference.print - other.print) <= allowed) | (reference.print == other.print)
-        ):
-            return False
-    return layout(reference.core, other.core, slack) is not None
+    return layout(reference.core, other.core, reference.slack) is not None
+
+
+def _allowed(item: Item) -> np.ndarray:
+    """How far a partner's print may be off."""
+    total = item.slack * max(1, item.core[0].size)
+    sums = np.array([total, total, item.slack])
+    with np.errstate(over="ignore"):
+        return sums * (1 + 1e-9) + 1e-12 * np.abs(item.print)
 
 
 def layout(reference: np.ndarray, other: np.ndarray, slack: float) -> np.ndarray | None:
@@ -192,8 +209,8 @@ def _rows(tape: Tape, members: Sequence[int]) -> np.ndarray:
     return np.stack([np.stack([each[s] for each in arrays]) for s in range(len(arrays[0]))])
 
 
-def _by_size(found: Iterable[Item]) -> dict[int, list[Item]]:
+def _by_size(found: Iterable[Item]) -> dict[int, Shelf]:
     by_size: dict[int, list[Item]] = {}
     for each in found:
         by_size.setdefault(math.prod(each.shape), []).append(each)
-    return by_size
+    return {size: Shelf(kept) for size, kept in by_size.items()}

@@ -94,12 +94,10 @@ class Repairs:
     def _come_out(
         self, s: int, arrays: Mapping[int, np.ndarray], targets: Sequence["Target"]
     ) -> bool:
-        import jax.numpy as jnp
-
         program, where = self._runs[s].program, self._jax.places[s]
         with x64(True), np.errstate(invalid="ignore"):  # an infinity is no whole number
             changed = {
-                where[member]: jnp.array(array, dtype=program.values[where[member]].dtype)
+                where[member]: np.asarray(array).astype(program.arrays[where[member]].dtype)
                 for member, array in arrays.items()
             }
             new = program.again_all(changed, tuple(where[each.candidate] for each in targets))

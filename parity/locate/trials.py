@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from parity.jax_side import x64
-from parity.locate.jax_tape import Edit, JaxRun, Step
+from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.matching import near
 from parity.locate.plain import Plain
 from parity.locate.repairs import Target, layouts
+from parity.locate.reruns import Edit, Step
 
 SECONDS = 4.0
 """So much of the processor's time is spent on one target and kind of change."""
@@ -72,8 +73,7 @@ class Trials:
 
     def step(self, s: int, index: int) -> Step:
         """The step that made a value."""
-        place = self._search.jax.places[s][index]
-        return next(step for step in self._runs[s].program.steps if place in step.outputs)
+        return self._runs[s].program.step_of(self._search.jax.places[s][index])
 
     @property
     def consumers(self) -> list[list[int]]:
