@@ -19,6 +19,7 @@ from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.loops import Blame
 from parity.locate.matching import Partners
+from parity.locate.mutated import Change, Mutations
 from parity.locate.plain import Plain
 from parity.locate.repairs import Target, likeliest_orders
 from parity.locate.tape import NUMBER
@@ -92,6 +93,8 @@ class Forward(Plain):
     def _blame_of(self, leaves: dict[int, int]) -> Blame:
         """Which of what is wrong on the way to the outputs is at fault."""
         first = min(leaves)
+        if (change := Mutations(self, self._runs).found()) is not None:
+            return self._changed(change, first, leaves[first])
         if (place := needless_call(self, first)) is not None:
             return Blame(first, leaves[first], 0, first, place)
         if (step := self._went_on(first, leaves[first])) is not None:
@@ -113,6 +116,14 @@ class Forward(Plain):
             if shared is not None:
                 return Blame(shared, leaves[first], self.depth_of(shared), first)
         return self.placed(first, leaves[first])
+
+    def _changed(self, change: Change, wrong: int, reference: int) -> Blame:
+        """An operation that is right once it is changed, and the line that it is wrong on."""
+        at = change.members[0]
+        callers = {self.jax.values[i].marks[1:] for i in change.members}
+        found = self._at(at, self.depth_of(at) if len(callers) == 1 else 0, wrong, reference)
+        print("MUTATED", change, self.jax.values[at].op, found.place.line)
+        return found._replace(place=None) if change.is_number else found
 
     def _fit(self, leaves: dict[int, int]) -> Blame | None:
         """An operation before a wrong value that explains it, if it does not do so itself.

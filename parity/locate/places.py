@@ -16,7 +16,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
 
-Mark = tuple[CodeType, int]
+from parity.locate.factories import Mark, factory_call
 
 FRAMEWORKS = (
     *("torch", "jax", "jaxlib", "flax", "optax", "numpy", "chex", "equinox", "distrax", "rlax"),
@@ -57,15 +57,32 @@ class Location(NamedTuple):
 
 
 def own_marks(marks: Iterable[Mark]) -> tuple[Mark, ...]:
-    """The marks of a person's code, up to where the comparison called it."""
-    kept = []
+    """The marks of a person's code, up to where the comparison called it.
+
+    Of a function that a library made, the innermost is where it was asked for.
+    """
+    kept: list[Mark] = []
+    library: list[CodeType] = []
     for code, offset in marks:
         owner = _owner(code.co_filename)
         if owner == "parity":
             break
         if owner == "person":
+            if not kept and library and (made := factory_call(library, code)) is not None:
+                kept.append(made)
             kept.append((code, offset))
+        elif not kept and not code.co_filename.startswith(_wrapping()):
+            library.append(code)
     return tuple(kept)
+
+
+WRAPPING = ("torch", "jax", "numpy")
+"""Frameworks whose functions that make functions, `jax.vmap` say, only wrap a person's."""
+
+
+@cache
+def _wrapping() -> tuple[str, ...]:
+    return tuple(folder for folder in _libraries() if Path(folder).name in WRAPPING)
 
 
 @cache

@@ -32,11 +32,13 @@ class Edit(NamedTuple):
         given: By an operand's place what it is given instead, made of values by their places.
         then: What is to be made of its result.
         needs: The places of the values that it is made of.
+        call: What is to run in its place.
     """
 
     given: Mapping[int, Callable[[Callable[[int], Any]], Any]]
     then: Callable[[Any], Any] | None = None
     needs: tuple[int, ...] = ()
+    call: Callable[..., Any] | None = None
 
 
 class Reruns:
@@ -75,25 +77,28 @@ class Reruns:
                 new |= zip(step.outputs, outputs, strict=True)
         return new.get(wanted)
 
-    def again_edited(self, edits: Mapping[int, Edit], wanted: int) -> Any:
-        """A value as it comes out where the steps that make some others run otherwise."""
+    def again_edited(self, edits: Mapping[int, Edit], wanted: tuple[int, ...]) -> list[Any]:
+        """Some values as they come out where the steps that make others run otherwise."""
         new: dict[int, Any] = {}
 
         def value(place: int) -> Any:
             return new.get(place, self.arrays[place])
 
         needs = {place for edit in edits.values() for place in edit.needs}
-        for step in self._leading((wanted, *sorted(needs))):
+        for step in self._leading((*wanted, *sorted(needs))):
             edit = edits.get(step.outputs[0])
             if edit is None and not any(each in new for each in step.inputs):
                 continue
             given = edit.given if edit else {}
             operands = (given[p](value) if p in given else value(p) for p in step.inputs)
-            outputs = self.run_step(step, operands)
+            if edit is not None and edit.call is not None:
+                outputs = [edit.call(*operands)]
+            else:
+                outputs = self.run_step(step, operands)
             if edit is not None and edit.then is not None:
                 outputs = [edit.then(output) for output in outputs]
             new |= zip(step.outputs, outputs, strict=True)
-        return new.get(wanted)
+        return [new.get(place) for place in wanted]
 
     def run_step(self, step: Step, operands: Iterable[Any]) -> list[Any]:
         """What a step makes of other operands; those of NumPy's are left as they are."""

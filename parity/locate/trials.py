@@ -51,8 +51,8 @@ class Trials:
         where = self._search.jax.places[s]
         with x64(True):
             new = self._runs[s].program.again_edited(
-                {where[i]: edit for i, edit in edits.items()}, where[self._target.candidate]
-            )
+                {where[i]: edit for i, edit in edits.items()}, (where[self._target.candidate],)
+            )[0]
         return None if new is None else np.asarray(new)
 
     def rights(self, s: int, model: np.ndarray) -> Iterator[np.ndarray]:

@@ -1,0 +1,190 @@
+"""One operation of the source changed as a person might have meant it: is every output right then?
+
+A line of the source is an operation in every turn of a loop and for every leaf of a tree. It is
+changed in all of them at once: left out, given another of the numbers at hand, given its operands
+the other way round, or exchanged for its kin. What makes every output right at every input set is
+no chance.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from parity.jax_side import x64
+from parity.locate.correspondence import number_of
+from parity.locate.jax_tape import JaxRun
+from parity.locate.kinds import LAYOUTS, base_of
+from parity.locate.matching import near
+from parity.locate.plain import Plain
+from parity.locate.reruns import Edit
+from parity.locate.tape import LITERALS, NUMBER
+
+SECONDS = 6.0
+"""So much of the processor's time is spent."""
+MOST_NUMBERS = 24
+"""So many other numbers are tried in the place of one, the nearest first."""
+KIN = {
+    "add": (np.subtract,),
+    "sub": (np.add,),
+    "mul": (np.true_divide,),
+    "div": (np.multiply,),
+    "max": (np.minimum,),
+    "min": (np.maximum,),
+    "lt": (np.less_equal, np.greater, np.greater_equal),
+    "le": (np.less, np.greater_equal, np.greater),
+    "gt": (np.greater_equal, np.less, np.less_equal),
+    "ge": (np.greater, np.less_equal, np.less),
+    "eq": (np.not_equal,),
+    "ne": (np.equal,),
+    "and": (np.bitwise_or,),
+    "or": (np.bitwise_and,),
+}
+"""What is written for what by mistake."""
+DIRECTED = ("sub", "div", "pow", "select_n", "atan2", "rem")
+"""Operations whose last two operands are not to be exchanged."""
+
+
+class Change(NamedTuple):
+    """A change that makes every output right.
+
+    Attributes:
+        members: The values whose operations were changed.
+        is_number: Whether one of its numbers was exchanged for another.
+    """
+
+    members: tuple[int, ...]
+    is_number: bool = False
+
+
+class Mutations:
+    """The changes of one recorded program, judged by every output that is wrong."""
+
+    def __init__(self, search: Plain, runs: Sequence[JaxRun]) -> None:
+        self._search, self._runs = search, runs
+        self._values = search.jax.values
+        self._until = time.process_time() + SECONDS
+
+    def found(self) -> Change | None:
+        """The first operation that is wrong by one such change; `None` if none is."""
+        for members in self._operations():
+            for edit, is_number in self._changes(members):
+                if time.process_time() > self._until:
+                    return None
+                if self._is_right(members, edit):
+                    return Change(members, is_number)
+        return None
+
+    def _operations(self) -> list[tuple[int, ...]]:
+        """What is one operation of the source, in order: an equation, a line as it was called.
+
+        And then that line wherever it was called.
+        """
+        leading = self._search.jax.ancestors([*self._search.targets])
+        region = {*self._search.region}
+        region |= {p for i in region for p in self._values[i].parents}
+        groups: dict[Any, list[int]] = {}
+        for index in sorted(leading):
+            value = self._values[index]
+            is_laid_out = base_of(value) in LAYOUTS and not value.is_plain
+            if value.marks and value.parents and not is_laid_out:
+                groups.setdefault(value.group, []).append(index)
+                groups.setdefault((value.marks, value.op), []).append(index)
+                groups.setdefault((*value.marks[0], value.op), []).append(index)
+        found = dict.fromkeys(map(tuple, groups.values()))
+        open_ = (m for m in found if any(i in region or self._values[i].is_plain for i in m))
+        return sorted(open_, key=lambda members: (members[0], len(members)))
+
+    def _changes(self, members: tuple[int, ...]) -> Iterator[tuple[Callable[..., Edit], bool]]:
+        first = self._values[members[0]]
+        arrays = [self._values[p].arrays[0] for p in first.parents]
+        made = first.arrays[0]
+        for place, (parent, array) in enumerate(zip(first.parents, arrays, strict=True)):
+            other = self._values[parent]
+            if array.shape == made.shape and array.dtype == made.dtype and not other.is_plain:
+                yield self._left_out(place), False
+            if other.op in LITERALS and array.ndim == 0 and array.dtype.kind == "f":
+                for number in self._near(number_of(other)):
+                    yield self._given(place, number), True
+        if first.is_plain and made.ndim == 0 and made.dtype.kind in "if":
+            for step in (1, -1):
+                yield self._then(lambda x, step=step: x + step), True
+        if made.dtype.kind == "f":
+            yield self._then(lambda x: np.minimum(x, 1.0)), False
+            yield self._then(lambda x: np.maximum(x, 0.0)), False
+        for call in KIN.get(first.op, ()):
+            yield self._instead(call), False
+        if first.op in DIRECTED and len(arrays) > 1 and arrays[-1].shape == arrays[-2].shape:
+            yield self._turned(), False
+
+    def _left_out(self, place: int) -> Callable[..., Edit]:
+        def edit(_: int, step: Any, parents: Sequence[int]) -> Edit:
+            which = step.inputs.index(parents[place])
+            return Edit({}, call=lambda *operands: operands[which])
+
+        return edit
+
+    def _given(self, place: int, number: float) -> Callable[..., Edit]:
+        def edit(s: int, step: Any, parents: Sequence[int]) -> Edit:
+            dtype = self._runs[s].program.arrays[parents[place]].dtype
+            return Edit({parents[place]: lambda _: np.asarray(number, dtype)})
+
+        return edit
+
+    def _then(self, change: Callable[[Any], Any]) -> Callable[..., Edit]:
+        return lambda s, step, parents: Edit({}, change)
+
+    def _instead(self, call: Callable[..., Any]) -> Callable[..., Edit]:
+        return lambda s, step, parents: Edit({}, call=call)
+
+    def _turned(self) -> Callable[..., Edit]:
+        def edit(s: int, step: Any, parents: Sequence[int]) -> Edit:
+            program = self._runs[s].program
+
+            def call(*operands: Any) -> Any:
+                return program.run_step(step, (*operands[:-2], operands[-1], operands[-2]))[0]
+
+            return Edit({}, call=call)
+
+        return edit
+
+    def _near(self, number: float) -> list[float]:
+        """Other numbers at hand on either side, and what is left of each to 1."""
+        apart = [x for x in self._numbers if abs(x - number) > 1e-12 * abs(number)]
+        size = abs(number)
+        return sorted(apart, key=lambda x: abs(abs(x) - size) / max(abs(x) + size, 1e-300))[
+            :MOST_NUMBERS
+        ]
+
+    @cached_property
+    def _numbers(self) -> list[float]:
+        ours = (v for v in self._values if v.op in LITERALS and v.arrays[0].ndim == 0)
+        theirs = (v for v in self._search.torch.values if v.op == NUMBER)
+        written = {number_of(v) for v in chain(ours, theirs) if v.arrays[0].dtype.kind in "if"}
+        found = {x for x in written if np.isfinite(x)} | {0.0, 1.0, -1.0}
+        return sorted(found | {1 - x for x in found if 0 < x < 1})
+
+    def _is_right(self, members: tuple[int, ...], edit: Callable[..., Edit]) -> bool:
+        targets = [self._search.target_of(path) for path in self._search.wrong]
+        for s, run in enumerate(self._runs):
+            where, program = self._search.jax.places[s], run.program
+            edits = {}
+            for member in members:
+                step = program.step_of(where[member])
+                parents = [where[p] for p in self._values[member].parents]
+                edits[where[member]] = edit(s, step, parents)
+            try:
+                with x64(True), np.errstate(all="ignore"):
+                    made = program.again_edited(edits, tuple(where[t.candidate] for t in targets))
+            except (TypeError, ValueError, IndexError):  # shapes that do not go together
+                return False
+            for target, array in zip(targets, made, strict=True):
+                right = self._search.torch.values[target.reference].arrays[s]
+                if array is None or array.shape != right.shape:
+                    return False
+                if not near(right, np.asarray(array), target.slack):
+                    return False
+        return True
