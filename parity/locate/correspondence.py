@@ -51,11 +51,25 @@ class Correspondence:
         return again and any(met)
 
     def is_known(self, index: int) -> bool:
-        """Whether JAX has a value of PyTorch's, or it says nothing."""
-        if index in self.partners.of_torch:
+        """Whether JAX has a value of PyTorch's, or its opposite if it is flags, or it says nothing."""
+        if index in self.partners.of_torch or self._is_opposite(index):
             return True
         says_little = self.trusts_plain or not self.inputs_of_torch[index]
         return self.torch.values[index].is_plain and says_little
+
+    def _is_opposite(self, index: int) -> bool:
+        """Whether a value of PyTorch's is the opposite of flags that JAX has."""
+        value = self.torch.values[self.laid_out_from(self.torch, index)]
+        if kind_of(value) not in ("sub", "logic") or len(value.parents) > 2:
+            return False
+        flags = [self.torch.values[p] for p in value.parents if p in self.partners.of_torch]
+        return any(
+            all(
+                a.shape == b.shape and np.isin(a, (0, 1)).all() and np.array_equal(a == 0, b == 1)
+                for a, b in zip(flag.arrays, value.arrays, strict=True)
+            )
+            for flag in flags
+        )
 
     def _is_foreign(self, number: float) -> bool:
         """Whether PyTorch has a number nowhere, in neither sign."""

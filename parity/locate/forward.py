@@ -22,6 +22,7 @@ from parity.locate.matching import Partners
 from parity.locate.mutated import Change, Mutations
 from parity.locate.plain import Plain
 from parity.locate.repairs import Target, likeliest_orders
+from parity.locate.solved import shared_value
 from parity.locate.tape import NUMBER
 
 MAX_TRIED = 8
@@ -95,6 +96,12 @@ class Forward(Plain):
         first = min(leaves)
         if (change := Mutations(self, self._runs).found()) is not None:
             return self._changed(change, first, leaves[first])
+        is_open = len(leaves) > 1 or first in self.targets
+        if is_open and (shared := shared_value(self, self._runs)) is not None:
+            depth = self.depth_of(shared)
+            place = self.jax.values[shared].place_at(depth)
+            print("SOLVED", shared)
+            return Blame(shared, leaves[first], depth, first, place)
         if (place := needless_call(self, first)) is not None:
             return Blame(first, leaves[first], 0, first, place)
         if (step := self._went_on(first, leaves[first])) is not None:

@@ -120,7 +120,8 @@ def items(tape: Tape, slack: Sequence[float], *, both_orders: bool) -> Iterable[
         in_loop = value.iteration is not None and not value.varies
         if not (in_loop or (value.op in LITERALS and value.is_plain)):
             yield item((value.index,), value.arrays, slack[value.index])
-    for members in tape.families():
+    operands = tape.operand_families() if both_orders else ()
+    for members in (*tape.families(), *operands):
         for order in (members, members[::-1]) if both_orders else (members,):
             arrays = tuple(
                 np.stack([tape.values[i].arrays[s] for i in order])

@@ -83,7 +83,7 @@ class Placing(Loops):
     def lacks_a_step(self, index: int, reference: int) -> Blame | None:
         """An output that is what PyTorch goes on from: the line on which it would go on."""
         own = {*self.partners.of_jax.get(index, ())}
-        theirs = {i for each in own for i in each}
+        theirs = {each[0] for each in own if len(each) == 1}
         if index not in self.targets or not theirs & {*self.own_parents(self.torch, reference)}:
             return None
         if any(own & {*self.partners.of_jax.get(p, ())} for p in self.own_parents(self.jax, index)):

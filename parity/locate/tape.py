@@ -152,9 +152,32 @@ class Tape(NamedTuple):
                 by_shape.setdefault(shapes, []).append(index)
             found |= {tuple(alike) for alike in by_shape.values() if len(alike) > 1}
         for members in sorted(found, key=lambda each: (len(each), each)):
-            shapes = {array.shape for i in members for array in self.values[i].arrays}
-            if len(shapes) == 1:
+            if self._are_of_one_shape(members):
                 yield [*members]
+
+    def operand_families(self) -> Iterator[list[int]]:
+        """What the values of a family were made of, where that is no family itself.
+
+        The value after a step is the next one's, and of the last step another: a loop that tells
+        them apart computes them on two lines, and goes on with either on one.
+        """
+        known = {tuple(each) for each in self.families()}
+        open_ = [*known]
+        while open_:
+            members = open_.pop()
+            parents = [self.values[i].parents for i in members]
+            if len({*map(len, parents)}) > 1 or len({self.values[i].op for i in members}) > 1:
+                continue
+            for operands in zip(*parents, strict=True):
+                is_new = operands not in known and operands[::-1] not in known
+                if is_new and len({*operands}) == len(operands) > 2:
+                    if self._are_of_one_shape(operands):
+                        known.add(operands)
+                        open_.append(operands)
+                        yield [*operands]
+
+    def _are_of_one_shape(self, members: Sequence[int]) -> bool:
+        return len({array.shape for i in members for array in self.values[i].arrays}) == 1
 
 
 def joined(recordings: Sequence[Recording]) -> Tape:
