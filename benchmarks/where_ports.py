@@ -28,11 +28,12 @@ from parity.workers import results as shared
 
 PORTS = {
     "ports": (
-        *("a2c", "adam", "attention", "cql", "dqn", "gae", "gru_policy"),
-        *("ppo", "sac", "td3", "transformer", "vtrace"),
+        *("a2c", "adam", "attention", "cql", "dqn", "gae", "gru_policy", "lstm_policy"),
+        *("optimizers", "ppo", "sac", "td3", "transformer", "vtrace"),
     ),
     "ports_unseen": (
-        *("c51", "lstm_policy", "optimizers", "ppo_continuous", "qrdqn", "reinforce_baseline"),
+        *("c51", "gpt_block", "optimizers2", "ppo_continuous"),
+        *("qrdqn", "rainbow", "recurrent_ppo", "reinforce_baseline"),
     ),
 }
 """The two sets, by their packages."""

@@ -14,7 +14,7 @@ from itertools import product
 from parity.locate.calls import needless_call, wrong_call
 from parity.locate.exchanged import Exchanges
 from parity.locate.fitted import Fitting
-from parity.locate.given import left_out, rearranged, unused
+from parity.locate.given import exchanged_outputs, left_out, rearranged, unused
 from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.loops import Blame
@@ -72,8 +72,8 @@ class Forward(Plain):
     def _blame(self) -> Blame:
         if (outer := self.outer(self.edge, self.missing)) is not None:
             return outer
-        if (moved := rearranged(self) or unused(self)) is not None:
-            return moved
+        if (found := exchanged_outputs(self) or rearranged(self) or unused(self)) is not None:
+            return found
         leaves = self._all_leaves()
         # One array that was given may explain what no value does, or several on as many lines.
         is_open = not {*leaves} - self.targets or self._is_scattered(leaves)
@@ -100,7 +100,6 @@ class Forward(Plain):
         if is_open and (shared := shared_value(self, self._runs)) is not None:
             depth = self.depth_of(shared)
             place = self.jax.values[shared].place_at(depth)
-            print("SOLVED", shared)
             return Blame(shared, leaves[first], depth, first, place)
         if (place := needless_call(self, first)) is not None:
             return Blame(first, leaves[first], 0, first, place)
@@ -129,7 +128,6 @@ class Forward(Plain):
         at = change.members[0]
         callers = {self.jax.values[i].marks[1:] for i in change.members}
         found = self._at(at, self.depth_of(at) if len(callers) == 1 else 0, wrong, reference)
-        print("MUTATED", change, self.jax.values[at].op, found.place.line)
         return found._replace(place=None) if change.is_number else found
 
     def _fit(self, leaves: dict[int, int]) -> Blame | None:

@@ -6,6 +6,7 @@ or as PyTorch goes on with it.
 """
 
 from collections.abc import Iterator
+from itertools import islice, product
 
 import numpy as np
 
@@ -17,6 +18,26 @@ from parity.locate.tape import Tape, Value
 
 MOST = 8
 """So many arrays are tried."""
+MOST_PLACES = 64
+"""So many ways of giving back what is not used."""
+
+
+def exchanged_outputs(search: Plain) -> Blame | None:
+    """Outputs each of which is what PyTorch has of another: where a call gave both of them."""
+    ours, theirs = search.jax.outputs, search.torch.outputs
+    if len(search.wrong) < 2:
+        return None
+    others = {}
+    for path in search.wrong:
+        known = {t for each in search.partners.of_jax.get(ours[path], ()) for t in each}
+        others[path] = next((p for p in search.wrong if p != path and theirs[p] in known), None)
+    if set(others.values()) != set(search.wrong):
+        return None
+    path = next(iter(search.wrong))
+    one, other = (search.jax.values[ours[each]] for each in (path, others[path] or path))
+    if not one.marks or one.marks[-1:] != other.marks[-1:]:
+        return None
+    return Blame(one.index, theirs[path], len(one.marks) - 1, one.index)
 
 
 def rearranged(search: Plain) -> Blame | None:
@@ -40,22 +61,28 @@ def rearranged(search: Plain) -> Blame | None:
 
 
 def unused(search: Plain) -> Blame | None:
-    """A number everywhere in the place of an input that PyTorch goes on with and JAX does not."""
+    """Numbers in the place of the inputs that PyTorch goes on with and JAX does not."""
     wrong = [search.target_of(path) for path in search.wrong]
     leading = search.jax.ancestors([*search.targets])
     ours, theirs = search.jax.inputs, search.torch.inputs
-    for path in (p for p, index in ours.items() if index not in leading and p in theirs):
-        arrays = search.jax.values[ours[path]].arrays
-        like = (
-            v for v in (search.jax.values[i] for i in sorted(leading)) if v.is_plain and v.marks
-        )
-        fitting = [v.index for v in like if v.arrays[0].shape == arrays[0].shape]
-        for index in fitting[:MOST]:
-            if search.repairs.mends_all({index: arrays}, wrong):
-                uses = search.torch.consumers()[theirs[path]]
-                shown = next((c for c in uses if search.torch.values[c].marks), theirs[path])
-                depth, output = search.depth_of(index), wrong[0]
-                return Blame(index, shown, depth, output.candidate, against=output.reference)
+    paths = [p for p, index in ours.items() if index not in leading and p in theirs][:MOST]
+    given = {path: search.jax.values[ours[path]].arrays for path in paths}
+    plain = [v for v in map(search.jax.values.__getitem__, sorted(leading)) if v.is_plain]
+    like = [
+        [v.index for v in plain if v.marks and v.arrays[0].shape == arrays[0].shape][:MOST]
+        for arrays in given.values()
+    ]
+    # One alone first; then those of one kind, the two states of a cell say, together.
+    alone = (((path, i),) for path, found in zip(paths, like, strict=True) for i in found)
+    together = (tuple(zip(paths, each, strict=True)) for each in product(*like))
+    for places in islice((*alone, *islice(together, MOST_PLACES)), MOST_PLACES):
+        changed = {index: given[path] for path, index in places}
+        if len(changed) == len(places) > 0 and search.repairs.mends_all(changed, wrong):
+            path, index = places[0]
+            uses = search.torch.consumers()[theirs[path]]
+            shown = next((c for c in uses if search.torch.values[c].marks), theirs[path])
+            depth, output = search.depth_of(index), wrong[0]
+            return Blame(index, shown, depth, output.candidate, against=output.reference)
     return None
 
 

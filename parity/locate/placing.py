@@ -75,6 +75,9 @@ class Placing(Loops):
                 index, reference = idle, theirs
                 continue
             goes_on = self._meets(ours, self.own_parents(self.torch, theirs))
+            if goes_on and (inner := self._summand(index)) is not None:
+                index, reference = inner, theirs  # the two take sums in another order
+                continue
             if goes_on or self.twin(ours) is None or self.jax.values[ours].is_input:
                 return self._dropped(index, ours, theirs, reference, evidence)
             index, reference = ours, theirs
@@ -133,6 +136,15 @@ class Placing(Loops):
             fused = not self.has_partner(parent) and len(inner) > 1
             found |= dict.fromkeys([p for p in inner if self.has_partner(p)] if fused else [parent])
         return [*found]
+
+    def _summand(self, index: int) -> int | None:
+        """What is wrong of what a sum's first sum was made of, if that is one value."""
+        value = self.jax.values[index]
+        sums = [p for p in value.parents if kind_of(self.jax.values[p]) == "add"]
+        if kind_of(value) != "add" or len(sums) != 1 or self.has_partner(sums[0]):
+            return None
+        wrong = [p for p in self.jax.values[sums[0]].parents if not self.has_partner(p)]
+        return self.laid_out_from(self.jax, wrong[0]) if len(wrong) == 1 else None
 
     def _one_too_many(self, index: int, reference: int) -> Blame | None:
         """Both go on with something that both have, but not with the same of it.
@@ -255,7 +267,39 @@ class Placing(Loops):
             names = [code.co_name for code, _ in self.marks_of(index)]
             name = made.marks[0][0].co_name
             depth = names.index(name) if name in names else 0
-        return Blame(index, theirs, depth, ours)
+        return Blame(index, theirs, max(depth, self._depth_at_hand(index, ours, theirs)), ours)
+
+    def _depth_at_hand(self, index: int, ours: int, theirs: int) -> int:
+        """Which of the lines that asked for a value could have made PyTorch's step before it.
+
+        What else that needs, a mask say, is used in the function of that line, and not further in.
+        """
+        codes = {
+            self.jax.values[user].marks[0][0]
+            for operand in self.own_parents(self.torch, theirs)
+            if not self._meets(ours, [operand])
+            for known in self._known_of(operand)
+            for user in self._users(known)
+        }
+        depths = (d for d, (code, _) in enumerate(self.marks_of(index)) if code in codes)
+        return next(depths, 0)
+
+    def _known_of(self, theirs: int) -> set[int]:
+        """JAX's values that are one of PyTorch's, or the flags of which that is the opposite."""
+        tried = (theirs, *self.torch.values[self.laid_out_from(self.torch, theirs)].parents)
+        found = (self.partners.of_torch.get(each, ()) for each in tried)
+        return {i for groups in found for members in groups for i in members}
+
+    def _users(self, index: int) -> set[int]:
+        """What is made of a value, behind what only lays it out."""
+        found, open_ = set(), [index]
+        while open_:
+            for user in self.consumers[open_.pop()]:
+                if base_of(self.jax.values[user]) in LAYOUTS:
+                    open_.append(user)
+                elif self.jax.values[user].marks:
+                    found.add(user)
+        return found
 
     def _idle(self, index: int, reference: int) -> int | None:
         """An operation of PyTorch's kind that adds nothing here, or multiplies by 1.
