@@ -90,7 +90,7 @@ def in_torch(
     }
 
 
-def _cosine(count: jax.Array, num_steps: int) -> jax.Array:
+def _cosine(count: Any, num_steps: int) -> jax.Array:
     return FLOOR + 0.5 * (PEAK - FLOOR) * (1 + jnp.cos(jnp.pi * count / num_steps))
 
 
@@ -189,7 +189,8 @@ def in_jax_by_leaf(*, params: Tree, grads: Tree) -> dict[str, dict[str, jax.Arra
         state = optimizer.init(p)
         for grad in grads:
             updates, state = optimizer.update(grad, state, p)
-            p = p + updates
+            moved: Any = optax.apply_updates(p, updates)
+            p = moved
         return p
 
     def averaged(x: jax.Array, keep: float, t: int) -> jax.Array:

@@ -51,7 +51,7 @@ class Correspondence:
         return again and any(met)
 
     def is_known(self, index: int) -> bool:
-        """Whether JAX has a value of PyTorch's, or its opposite if it is flags, or it says nothing."""
+        """Whether JAX has a value of PyTorch's, or of flags the opposite, or it says nothing."""
         if index in self.partners.of_torch or self._is_opposite(index):
             return True
         says_little = self.trusts_plain or not self.inputs_of_torch[index]

@@ -52,7 +52,7 @@ class Shelf:
         with np.errstate(invalid="ignore", over="ignore"):  # sums with 2e300 for an infinity
             apart = np.abs(self._prints - item.print) <= self._allowed
         alike = (apart | (self._prints == item.print)).all(axis=1)
-        return [self._kept[i] for i in np.flatnonzero(alike)]
+        return [each for each, is_near in zip(self._kept, alike, strict=True) if is_near]
 
 
 class Partners:
@@ -135,6 +135,8 @@ def item(members: tuple[int, ...], arrays: Arrays, slack: float = 0.0) -> Item:
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:  # a branch that gives another shape: no two sets are alike
         arrays = (arrays[0],)
+    if arrays[0].dtype.kind == "c":  # as pairs of real numbers
+        arrays = tuple(np.stack([array.real, array.imag], axis=-1) for array in arrays)
     core: np.ndarray = np.stack([array.astype(np.float64) for array in arrays])
     for axis in range(core.ndim - 1, 0, -1):
         if core.shape[axis] > 0 and _equal(core, first := core.take([0], axis=axis)):

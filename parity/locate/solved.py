@@ -1,4 +1,4 @@
-"""One value that two wrong ones are made of, solved for: what it would have to be for all to be right.
+"""One value that two wrong ones are made of, solved for: what it must be for all to be right.
 
 PyTorch may have no such value: it masks what is discounted, where JAX masks the discounts that two
 formulas share. Entry by entry it follows from what one of the two should be. It is what is wrong if
@@ -52,7 +52,7 @@ def _shared(search: Plain) -> list[tuple[int, list[int]]]:
         is_open = value.is_plain or not search.has_partner(value.index)
         if is_open and value.marks and value.arrays[0].ndim and is_floating(value.arrays[0]):
             users = _users(search, value.index) & leading
-            alike = [u for u in users if _size(search, u) == value.arrays[0].size]
+            alike = [u for u in users if _is_alike(search, u, value.arrays[0].size)]
             if len(users) > 1 and alike:
                 found.append((value.index, sorted(alike)))
     return sorted(found, key=lambda pair: (pair[0] not in region, pair[0]))
@@ -70,8 +70,9 @@ def _users(search: Plain, index: int) -> set[int]:
     return found
 
 
-def _size(search: Plain, index: int) -> int:
-    return search.jax.values[index].arrays[0].size
+def _is_alike(search: Plain, user: int, size: int) -> bool:
+    array = search.jax.values[user].arrays[0]
+    return array.size == size and is_floating(array)
 
 
 def _rights(search: Plain, user: int) -> Iterator[list[np.ndarray]]:
@@ -79,7 +80,8 @@ def _rights(search: Plain, user: int) -> Iterator[list[np.ndarray]]:
     torch = search.torch.values
     for members in search.missing:
         arrays = torch[members[0]].arrays
-        if len(members) * arrays[0].size == _size(search, user) and is_floating(arrays[0]):
+        size = search.jax.values[user].arrays[0].size
+        if len(members) * arrays[0].size == size and is_floating(arrays[0]):
             yield [np.stack([torch[i].arrays[s] for i in members]) for s in range(len(arrays))]
 
 

@@ -170,11 +170,11 @@ class Tape(NamedTuple):
                 continue
             for operands in zip(*parents, strict=True):
                 is_new = operands not in known and operands[::-1] not in known
-                if is_new and len({*operands}) == len(operands) > 2:
-                    if self._are_of_one_shape(operands):
-                        known.add(operands)
-                        open_.append(operands)
-                        yield [*operands]
+                is_family = len({*operands}) == len(operands) > 2
+                if is_new and is_family and self._are_of_one_shape(operands):
+                    known.add(operands)
+                    open_.append(operands)
+                    yield [*operands]
 
     def _are_of_one_shape(self, members: Sequence[int]) -> bool:
         return len({array.shape for i in members for array in self.values[i].arrays}) == 1
