@@ -1,0 +1,197 @@
+"""`parity.first_divergence` where one operation, changed, makes every output right."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+import parity
+from tests.tools.test_locate import line
+
+RNG = np.random.default_rng(28)
+NUM_STEPS = 4
+STEPS = {
+    "params": {"w": RNG.normal(size=(3, 2)), "b": RNG.normal(size=3)},
+    "grads": {"w": RNG.normal(size=(NUM_STEPS, 3, 2)), "b": RNG.normal(size=(NUM_STEPS, 3))},
+}
+
+
+def steps_in_torch(params, grads):
+    """Adam's steps with decay of what has two axes, and a warm-up: all scales are one number."""
+    moved = {}
+    for name, param in params.items():
+        first, second = torch.zeros_like(param), torch.zeros_like(param)
+        for t, grad in enumerate(grads[name], start=1):
+            rate = 0.1 * min(1.0, t / 3)
+            if param.ndim > 1:
+                param = param * (1 - rate * 0.05)
+            first = torch.lerp(first, grad, 0.1)
+            second = 0.98 * second + (1 - 0.98) * grad**2
+            root = (second / (1 - 0.98**t)).sqrt() + 1e-3
+            param = param - rate / (1 - 0.9**t) * first / root
+        moved[name] = param
+    return moved
+
+
+def scanned(step, params, grads):
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    start = params, zeros, zeros, 0
+    (moved, *_), _ = jax.lax.scan(lambda carry, now: (step(carry, now), None), start, grads)
+    return moved
+
+
+def unbiased(moment, rate, count):
+    return jax.tree.map(lambda each: each / (1 - rate**count), moment)
+
+
+def moments(first, second, grads):
+    first = jax.tree.map(lambda m, g: 0.9 * m + (1 - 0.9) * g, first, grads)
+    second = jax.tree.map(lambda v, g: 0.98 * v + (1 - 0.98) * g * g, second, grads)
+    return first, second
+
+
+def steps_right(carry, grads):
+    params, first, second, count = carry
+    rate = 0.1 * jnp.minimum(1.0, (count + 1) / 3)
+    first, second = moments(first, second, grads)
+    mean, square = unbiased(first, 0.9, count + 1), unbiased(second, 0.98, count + 1)
+
+    def move(p, m, v):
+        change = m / (jnp.sqrt(v) + 1e-3)
+        if p.ndim > 1:
+            change = change + 0.05 * p
+        return p - rate * change
+
+    return jax.tree.map(move, params, mean, square), first, second, count + 1
+
+
+def with_decay_of_all(carry, grads):
+    params, first, second, count = carry
+    rate = 0.1 * jnp.minimum(1.0, (count + 1) / 3)
+    first, second = moments(first, second, grads)
+    mean, square = unbiased(first, 0.9, count + 1), unbiased(second, 0.98, count + 1)
+
+    def move(p, m, v):
+        change = m / (jnp.sqrt(v) + 1e-3)
+
+        change = change + 0.05 * p  # here
+
+        return p - rate * change
+
+    return jax.tree.map(move, params, mean, square), first, second, count + 1
+
+
+def with_another_rate(carry, grads):
+    params, first, second, count = carry
+    rate = 0.1 * jnp.minimum(1.0, (count + 1) / 3)
+    first, second = moments(first, second, grads)
+
+    mean = unbiased(first, 0.98, count + 1)  # here
+
+    square = unbiased(second, 0.98, count + 1)
+
+    def move(p, m, v):
+        change = m / (jnp.sqrt(v) + 1e-3)
+        if p.ndim > 1:
+            change = change + 0.05 * p
+        return p - rate * change
+
+    return jax.tree.map(move, params, mean, square), first, second, count + 1
+
+
+def with_a_warm_up_behind(carry, grads):
+    params, first, second, count = carry
+
+    rate = 0.1 * jnp.minimum(1.0, count / 3)  # here
+
+    first, second = moments(first, second, grads)
+    mean, square = unbiased(first, 0.9, count + 1), unbiased(second, 0.98, count + 1)
+
+    def move(p, m, v):
+        change = m / (jnp.sqrt(v) + 1e-3)
+        if p.ndim > 1:
+            change = change + 0.05 * p
+        return p - rate * change
+
+    return jax.tree.map(move, params, mean, square), first, second, count + 1
+
+
+def without_a_bound(carry, grads):
+    params, first, second, count = carry
+
+    rate = 0.1 * ((count + 1) / 3)  # here
+
+    first, second = moments(first, second, grads)
+    mean, square = unbiased(first, 0.9, count + 1), unbiased(second, 0.98, count + 1)
+
+    def move(p, m, v):
+        change = m / (jnp.sqrt(v) + 1e-3)
+        if p.ndim > 1:
+            change = change + 0.05 * p
+        return p - rate * change
+
+    return jax.tree.map(move, params, mean, square), first, second, count + 1
+
+
+WRONG = [with_decay_of_all, with_another_rate, with_a_warm_up_behind, without_a_bound]
+
+
+def test_a_right_port_of_steps_is_blamed_for_nothing():
+    assert (
+        parity.first_divergence(steps_in_torch, lambda **x: scanned(steps_right, **x), STEPS)
+        is None
+    )
+
+
+@pytest.mark.parametrize("step", WRONG, ids=lambda step: step.__name__)
+def test_one_operation_is_wrong_in_every_turn_and_for_every_leaf(step):
+    found = parity.first_divergence(steps_in_torch, lambda **x: scanned(step, **x), STEPS)
+    assert found.candidate.line == line(step)
+
+
+def test_operands_the_other_way_round_are_blamed_where_they_are():
+    def in_torch(x, y):
+        return {"gap": ((x - y).exp() * 3).cumsum(0), "sum": (x - y).exp().sum()}
+
+    def in_jax(x, y):
+        gap = y - x  # here
+
+        grown = jnp.exp(gap)
+
+        return {"gap": jnp.cumsum(grown * 3), "sum": jnp.sum(grown)}
+
+    inputs = {"x": RNG.normal(size=6), "y": RNG.normal(size=6)}
+    found = parity.first_divergence(in_torch, in_jax, inputs)
+    assert found.candidate.line == line(in_jax)
+
+
+def rms_in_torch(param, grads):
+    square = torch.zeros_like(param)
+    for grad in grads:
+        square = 0.95 * square + 0.05 * grad**2
+        param = param - 0.1 * grad / (square.sqrt() + 1e-2)
+    return param
+
+
+def test_what_a_library_made_is_blamed_where_it_was_asked_for():
+    def optimizer():
+        return optax.chain(
+            optax.scale_by_rms(decay=0.9, eps=1e-2, eps_in_sqrt=False),  # here
+            optax.scale(-0.1),
+        )
+
+    def in_jax(param, grads):
+        made = optimizer()
+        state = made.init(param)
+
+        for grad in grads:
+            updates, state = made.update(grad, state, param)
+
+            param = optax.apply_updates(param, updates)
+        return param
+
+    inputs = {"param": RNG.normal(size=5), "grads": RNG.normal(size=(3, 5))}
+    found = parity.first_divergence(rms_in_torch, in_jax, inputs)
+    assert found.candidate.line == line(optimizer)
