@@ -5,7 +5,7 @@ one. What each use adds to a value's slope is kept, since a wrong one is a wrong
 """
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,8 +19,8 @@ from parity.locate.reruns import Step
 OFTEN = 3
 """The derivative of a step that is taken more often is compiled."""
 
-Compiled = dict[int, tuple[int, Any]]
-"""How often a step's derivative was taken, and its program, by the step's equation."""
+Compiled = dict[Any, tuple[int, Any]]
+"""How often a step's derivative was taken, and its program, by what the step computes."""
 
 
 class Use(NamedTuple):
@@ -182,13 +182,26 @@ def _through(
     seeds = [
         total.get(step.outputs[i], jnp.zeros_like(program.values[step.outputs[i]])) for i in outputs
     ]
-    key = id(step.equation)
+    key = _computed(step, operands)
     count, function = compiled.get(key, (0, None))
     if step.equation is not None and count == OFTEN:
         function = jax.jit(_backwards(step, floats, outputs))
     compiled[key] = (count + 1, function)
     found = (function or _backwards(step, floats, outputs))(operands, seeds)
     return [(step.inputs[i], slope) for i, slope in zip(floats, found, strict=True)]
+
+
+def _computed(step: Step, operands: Sequence[Any]) -> Any:
+    """What is the same of steps that compute the same of other numbers."""
+    params = {} if step.equation is None else step.equation.params
+    if not all(isinstance(each, PLAIN) for each in params.values()):
+        return id(step.equation)
+    shapes = tuple((each.shape, str(each.dtype)) for each in operands)
+    return step.name, repr(params), shapes
+
+
+PLAIN = (int, float, bool, str, tuple, type(None), np.dtype)
+"""Of what a primitive's parameters are, if they hold no program."""
 
 
 def _backwards(step: Step, floats: list[int], outputs: list[int]) -> Callable[..., Any]:
@@ -226,4 +239,4 @@ def _floating(program: Program, step: Step) -> tuple[list[int], list[int]]:
 
 
 def _floats(array: Any) -> bool:
-    return getattr(getattr(array, "dtype", None), "kind", "") == "f"
+    return getattr(getattr(array, "dtype", None), "kind", "") in ("f", "c")

@@ -1,5 +1,6 @@
 """`parity.first_divergence` where what is wrong is one number, or one flag, everywhere."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -49,3 +50,14 @@ def test_flags_that_are_all_alike_in_pytorch_alone_are_found():
 
     found = parity.first_divergence(in_torch, in_jax, {"x": x})
     assert found.candidate.line == line(in_jax)
+
+
+def test_slopes_go_through_complex_numbers():
+    def in_torch(x, phases):
+        return {"turned": x[0] * phases.cos() - x[1] * phases.sin()}
+
+    def in_jax(x, phases):
+        return {"turned": (jax.lax.complex(x[0], x[1]) * jnp.exp(1j * phases)).real}
+
+    inputs = {"x": np.random.default_rng(3).normal(size=(2, 5)), "phases": np.linspace(0.1, 1, 5)}
+    assert parity.first_divergence(in_torch, in_jax, inputs) is None
