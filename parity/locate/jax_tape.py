@@ -99,9 +99,20 @@ class Program(Reruns):
             while True:
                 at = {"iteration": (*iteration, turn)}
                 goes_on = inner(params["cond_jaxpr"], [*of_cond, *carry], "while", **at)[0]
-                if not bool(self.values[goes_on]):
+                flags = self.values[goes_on]
+                if not bool(flags.any()):
                     return carry
-                carry = inner(params["body_jaxpr"], [*of_body, *carry], "do", **at)
+                moved = inner(params["body_jaxpr"], [*of_body, *carry], "do", **at)
+                if flags.ndim:  # under `vmap` what has ended stays as it is
+                    where = (*iteration, turn)
+                    pairs = enumerate(zip(carry, moved, strict=True))
+                    moved = [
+                        self._step(
+                            _going_on, [goes_on, *pair], "select_n", (*path, i), where, marks, scope
+                        )[0]
+                        for i, pair in pairs
+                    ]
+                carry = moved
                 turn += 1
         if name == "scan":
             return self._scan(params, operands, path, iteration, marks, scope, inner)
@@ -283,6 +294,12 @@ def _parts_of_scan(params: Mapping[str, Any], operands: list[int]) -> tuple[list
     end = params["num_consts"]
     first = end + params["num_carry"]
     return operands[:end], operands[end:first], operands[first:]
+
+
+def _going_on(flags: Any, old: Any, new: Any) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.where(flags.reshape(flags.shape + (1,) * (new.ndim - flags.ndim)), new, old)
 
 
 def _picked(turn: int) -> Callable[[Any], Any]:

@@ -136,7 +136,7 @@ def item(members: tuple[int, ...], arrays: Arrays, slack: float = 0.0) -> Item:
     if len(shapes) > 1:  # a branch that gives another shape: no two sets are alike
         arrays = (arrays[0],)
     if arrays[0].dtype.kind == "c":  # as pairs of real numbers
-        arrays = tuple(np.stack([array.real, array.imag], axis=-1) for array in arrays)
+        arrays = tuple(np.stack([np.real(array), np.imag(array)], axis=-1) for array in arrays)
     core: np.ndarray = np.stack([array.astype(np.float64) for array in arrays])
     for axis in range(core.ndim - 1, 0, -1):
         if core.shape[axis] > 0 and _equal(core, first := core.take([0], axis=axis)):

@@ -9,19 +9,19 @@ no chance.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, combinations, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity.jax_side import x64
 from parity.locate.correspondence import number_of
 from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import LAYOUTS, base_of
-from parity.locate.matching import near
+from parity.locate.places import span
 from parity.locate.plain import Plain
 from parity.locate.reruns import Edit
 from parity.locate.tape import LITERALS, NUMBER
+from parity.locate.trials import comes_out_right
 
 SECONDS = 6.0
 """So much of the processor's time is spent."""
@@ -76,7 +76,7 @@ class Mutations:
                     return None
                 if self._is_right(members, edit):
                     return Change(members, is_number)
-        return None
+        return self._exchanged_numbers()
 
     def _operations(self) -> list[tuple[int, ...]]:
         """What is one operation of the source, in order: an equation, a line as it was called.
@@ -168,23 +168,39 @@ class Mutations:
         return sorted(found | {1 - x for x in found if 0 < x < 1})
 
     def _is_right(self, members: tuple[int, ...], edit: Callable[..., Edit]) -> bool:
-        targets = [self._search.target_of(path) for path in self._search.wrong]
-        for s, run in enumerate(self._runs):
-            where, program = self._search.jax.places[s], run.program
-            edits = {}
-            for member in members:
-                step = program.step_of(where[member])
-                parents = [where[p] for p in self._values[member].parents]
-                edits[where[member]] = edit(s, step, parents)
-            try:
-                with x64(True), np.errstate(all="ignore"):
-                    made = program.again_edited(edits, tuple(where[t.candidate] for t in targets))
-            except (TypeError, ValueError, IndexError):  # shapes that do not go together
-                return False
-            for target, array in zip(targets, made, strict=True):
-                right = self._search.torch.values[target.reference].arrays[s]
-                if array is None or array.shape != right.shape:
-                    return False
-                if not near(right, np.asarray(array), target.slack):
-                    return False
-        return True
+        return comes_out_right(self._search, self._runs, lambda s: self._edits(s, members, edit))
+
+    def _edits(self, s: int, members: Sequence[int], edit: Callable[..., Edit]) -> dict[int, Edit]:
+        where, program = self._search.jax.places[s], self._runs[s].program
+        steps = ((i, program.step_of(where[i])) for i in members)
+        parents = {i: [where[p] for p in self._values[i].parents] for i in members}
+        return {i: edit(s, step, parents[i]) for i, step in steps}
+
+    def _exchanged_numbers(self) -> Change | None:
+        """Two numbers of one line in one another's place: the shares of old and new, say."""
+        slots: dict[Any, list[tuple[tuple[int, ...], int, float]]] = {}
+        for members in self._operations():
+            first = self._values[members[0]]
+            key = first.marks[0][0], span(first.marks[0]).line
+            for place, parent in enumerate(first.parents):
+                value = self._values[parent]
+                if value.op in LITERALS and value.arrays[0].ndim == 0:
+                    slots.setdefault(key, []).append((members, place, number_of(value)))
+        for found in slots.values():
+            for one, other in islice(combinations(found, 2), MOST_NUMBERS):
+                if one[2] == other[2] or {*one[0]} & {*other[0]}:
+                    continue
+                given = (
+                    (one[0], self._given(one[1], other[2])),
+                    (
+                        other[0],
+                        self._given(other[1], one[2]),
+                    ),
+                )
+
+                def edits(s: int, given: Any = given) -> dict[int, Edit]:
+                    return {k: e for m, edit in given for k, e in self._edits(s, m, edit).items()}
+
+                if comes_out_right(self._search, self._runs, edits):
+                    return Change(min(one[0], other[0]))
+        return None

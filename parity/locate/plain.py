@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 
-from parity.locate.correspondence import number_of
+from parity.locate.correspondence import number_of, scale_of
 from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import kind_of
 from parity.locate.loops import Blame
@@ -16,6 +16,7 @@ from parity.locate.matching import Partners
 from parity.locate.placing import Placing
 from parity.locate.repairs import SECONDS, Repairs, Target
 from parity.locate.tape import NUMBER
+from parity.yardstick import GATE
 
 MAX_NUMBERS = 24
 """So many of PyTorch's numbers are tried in the place of one of JAX's, the nearest first."""
@@ -53,6 +54,16 @@ class Plain(Placing):
             return found
         depth = self.depth_of(number[0])
         return Blame(number[0], number[1], depth, found.evidence, against=found.reference)
+
+    def slack_of_output(self, index: int) -> float:
+        """What one of JAX's outputs may be off."""
+        path = next(path for path, i in self.jax.outputs.items() if i == index)
+        theirs = self.torch.outputs.get(path)
+        return (
+            GATE * scale_of(self.jax.values[index].arrays[0])
+            if theirs is None
+            else (self.slack_of(theirs))
+        )
 
     def numbers_like(self, index: int) -> list[tuple[int, ...]]:
         """PyTorch's plain numbers for one of JAX's, the nearest first."""

@@ -73,10 +73,7 @@ class Repairs:
         self, members: tuple[int, ...], theirs: tuple[int, ...], sign: int, target: "Target"
     ) -> bool:
         sets = range(len(self._runs))
-        laid = [
-            [*layouts(self._of(self._jax, members, s), self._of(self._torch, theirs, s))]
-            for s in sets
-        ]
+        laid = [self._laid(members, theirs, s) for s in sets]
         for number in range(min(map(len, laid))):
             rows = [[each[number]] if len(members) == 1 else each[number] for each in laid]
             if all(
@@ -87,6 +84,17 @@ class Repairs:
             ):
                 return True
         return False
+
+    def _laid(self, members: tuple[int, ...], theirs: tuple[int, ...], s: int) -> list[Any]:
+        """PyTorch's values in the shape of JAX's, in each way that fits; of a loop row by row."""
+        if len(members) != len(theirs):
+            return [*layouts(self._of(self._jax, members, s), self._of(self._torch, theirs, s))]
+        ways = (
+            layouts(self._jax.values[m].arrays[s], self._torch.values[t].arrays[s])
+            for m, t in zip(members, theirs, strict=True)
+        )
+        found = [*zip(*ways, strict=False)]
+        return [each[0] for each in found] if len(members) == 1 else found
 
     def _comes_out(self, s: int, arrays: Mapping[int, np.ndarray], target: "Target") -> bool:
         return self._come_out(s, arrays, [target])

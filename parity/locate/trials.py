@@ -18,6 +18,36 @@ SECONDS = 4.0
 LOOPED = {"scan input", "scan output"}
 
 
+def comes_out_right(
+    search: Plain, runs: Sequence[JaxRun], edits: Callable[[int], Mapping[int, Edit]]
+) -> bool:
+    """Whether every output is right at every input set once operations, by index, are changed."""
+    wrong = [search.target_of(path) for path in search.wrong]
+    kept = [i for path, i in search.jax.outputs.items() if path not in search.wrong]
+    for s, run in enumerate(runs):
+        where = search.jax.places[s]
+        places = tuple(where[i] for i in (*(target.candidate for target in wrong), *kept))
+        changed = {where[i]: edit for i, edit in edits(s).items()}
+        try:
+            with x64(True), np.errstate(all="ignore"):
+                made = run.program.again_edited(changed, places)
+        except UNFIT:
+            return False
+        for target, array in zip(wrong, made[: len(wrong)], strict=True):
+            right = search.torch.values[target.reference].arrays[s]
+            if array is None or array.shape != right.shape or not near(right, array, target.slack):
+                return False
+        for index, array in zip(kept, made[len(wrong) :], strict=True):
+            known = search.jax.values[index].arrays[s]
+            if array is not None and not near(known, array, search.slack_of_output(index)):
+                return False
+    return True
+
+
+UNFIT = (TypeError, ValueError, IndexError)
+"""What NumPy raises for operands whose shapes do not go together."""
+
+
 class Trials:
     """Changes tried on the recorded programs, judged by one value."""
 
@@ -38,13 +68,17 @@ class Trials:
                 return False
             try:
                 found = self.made(s, edits(s))
-            except (TypeError, ValueError):  # shapes that do not go together
+            except UNFIT:
                 return False
             if found is None or not any(
                 near(each, found, self._target.slack) for each in self.rights(s, found)
             ):
                 return False
-        return True
+        return self.all_come_out(edits)
+
+    def all_come_out(self, edits: Callable[[int], Mapping[int, Edit]]) -> bool:
+        """Whether then every output is right: those that were wrong, and those that were not."""
+        return comes_out_right(self._search, self._runs, edits)
 
     def made(self, s: int, edits: Mapping[int, Edit]) -> np.ndarray | None:
         """The target as it comes out; `None` if it does not depend on what is changed."""

@@ -61,3 +61,33 @@ def test_slopes_go_through_complex_numbers():
 
     inputs = {"x": np.random.default_rng(3).normal(size=(2, 5)), "phases": np.linspace(0.1, 1, 5)}
     assert parity.first_divergence(in_torch, in_jax, inputs) is None
+
+
+def test_a_while_loop_under_vmap_ends_for_each_on_its_own():
+    def in_torch(starts):
+        found = []
+        for start in starts:
+            total, count = start, 0
+            while total < 4.0:
+                total, count = total * 1.5, count + 1
+            found.append(total + count)
+        return {"ends": torch.stack(found)}
+
+    def in_jax(starts):
+        def end(start):
+            def turn(carry):
+                total, count = carry
+                return total * 1.5, count + 1
+
+            total, count = jax.lax.while_loop(lambda carry: carry[0] < 4.0, turn, (start, 0))
+            return total + count
+
+        return {"ends": jax.vmap(end)(starts)}
+
+    def wrong(starts):
+        return {"ends": 1.5 * in_jax(starts)["ends"]}  # here
+
+    inputs = {"starts": np.array([0.3, 1.0, 3.9, 5.0])}
+    assert parity.first_divergence(in_torch, in_jax, inputs) is None
+    found = parity.first_divergence(in_torch, wrong, inputs)
+    assert found.candidate.line == line(wrong)
