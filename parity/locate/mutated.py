@@ -81,11 +81,11 @@ class Mutations:
     def _operations(self) -> list[tuple[int, ...]]:
         """What is one operation of the source, in order: an equation, a line as it was called.
 
-        And then that line wherever it was called.
+        And then that line wherever it was called. Those whose results are wrong come first.
         """
         leading = self._search.jax.ancestors([*self._search.targets])
-        region = {*self._search.region}
-        region |= {p for i in region for p in self._values[i].parents}
+        wrong = {*self._search.region}
+        region = wrong | {p for i in wrong for p in self._values[i].parents}
         groups: dict[Any, list[int]] = {}
         for index in sorted(leading):
             value = self._values[index]
@@ -96,7 +96,7 @@ class Mutations:
                 groups.setdefault((*value.marks[0], value.op), []).append(index)
         found = dict.fromkeys(map(tuple, groups.values()))
         open_ = (m for m in found if any(i in region or self._values[i].is_plain for i in m))
-        return sorted(open_, key=lambda members: (members[0], len(members)))
+        return sorted(open_, key=lambda m: (not wrong & {*m}, m[0], len(m)))
 
     def _changes(self, members: tuple[int, ...]) -> Iterator[tuple[Callable[..., Edit], bool]]:
         first = self._values[members[0]]
