@@ -59,6 +59,10 @@ KINDS = {
 KIND_OF = {name: kind for kind, names in KINDS.items() for name in names.split()}
 
 
+ARITHMETIC = frozenset(["add", "sub", "mul", "div", "neg", "power"])
+"""Kinds of operations that a formula is made of, number by number."""
+
+
 class Made(Protocol):
     """What an operation made."""
 

@@ -85,7 +85,9 @@ class Mutations:
         """
         leading = self._search.jax.ancestors([*self._search.targets])
         wrong = {*self._search.region}
-        region = wrong | {p for i in wrong for p in self._values[i].parents}
+        jax = self._search.jax
+        region = wrong | {p for i in wrong for p in self._search.own_parents(jax, i)}
+        region |= {i for i in leading if self._values[i].is_plain or self._like_axes(i)}
         groups: dict[Any, list[int]] = {}
         for index in sorted(leading):
             value = self._values[index]
@@ -95,7 +97,7 @@ class Mutations:
                 groups.setdefault((value.marks, value.op), []).append(index)
                 groups.setdefault((*value.marks[0], value.op), []).append(index)
         found = dict.fromkeys(map(tuple, groups.values()))
-        open_ = (m for m in found if any(i in region or self._values[i].is_plain for i in m))
+        open_ = (members for members in found if region & {*members})
         return sorted(open_, key=lambda m: (not wrong & {*m}, m[0], len(m)))
 
     def _changes(self, members: tuple[int, ...]) -> Iterator[tuple[Callable[..., Edit], bool]]:
@@ -115,10 +117,18 @@ class Mutations:
         if made.dtype.kind == "f":
             yield self._then(lambda x: np.minimum(x, 1.0)), False
             yield self._then(lambda x: np.maximum(x, 0.0)), False
+        for one, other in self._like_axes(members[0]):
+            yield self._then(lambda x, a=one, b=other: np.swapaxes(x, a, b)), False
         for call in KIN.get(first.op, ()):
             yield self._instead(call), False
         if first.op in DIRECTED and len(arrays) > 1 and arrays[-1].shape == arrays[-2].shape:
             yield self._turned(), False
+
+    def _like_axes(self, index: int) -> list[tuple[int, int]]:
+        """The pairs of axes of a value that are of one length."""
+        array = self._values[index].arrays[0]
+        pairs = combinations(range(array.ndim), 2) if array.dtype.kind == "f" else ()
+        return [(a, b) for a, b in pairs if array.shape[a] == array.shape[b] > 1]
 
     def _left_out(self, place: int) -> Callable[..., Edit]:
         def edit(_: int, step: Any, parents: Sequence[int]) -> Edit:

@@ -18,7 +18,7 @@ from parity.locate.correspondence import (
     same_line,
     says_nothing,
 )
-from parity.locate.kinds import ARRANGING, LAYOUTS, base_of, kind_of
+from parity.locate.kinds import ARITHMETIC, ARRANGING, LAYOUTS, base_of, kind_of
 from parity.locate.loops import Blame, Loops
 from parity.locate.places import location
 from parity.locate.tape import Tape
@@ -255,12 +255,16 @@ class Placing(Loops):
         made = self.torch.values[theirs]
         if value.is_plain and value.marks:
             return Blame(ours, theirs, 0, ours)
-        if value.marks and not (same and same_line(made, self.torch.values[reference])):
+        is_one_formula = kind_of(value) in ARITHMETIC and kind_of(made) in ARITHMETIC
+        is_apart = is_one_formula and kind_of(self.jax.values[index]) not in ARITHMETIC
+        is_on_line = same and same_line(made, self.torch.values[reference])
+        if value.marks and (is_apart or not is_on_line):
             for operand in self.own_parents(self.torch, theirs):
                 depth = depth_on_line(self.torch.values[operand], made)
                 if depth is not None:  # JAX may write what PyTorch has a function of its own for
                     deeper = len(self.torch.values[operand].marks) - len(value.marks)
                     depth = min(max(depth - max(deeper, 0), 0), len(value.marks) - 1)
+                    depth = max(depth, self._depth_at_hand(ours, ours, theirs))
                     return Blame(ours, theirs, depth, ours)
         depth = self.depth_of(index)
         if value.is_input and not depth and made.marks:  # a port keeps the names of functions
@@ -272,15 +276,24 @@ class Placing(Loops):
     def _depth_at_hand(self, index: int, ours: int, theirs: int) -> int:
         """Which of the lines that asked for a value could have made PyTorch's step before it.
 
-        What else that needs, a mask say, is used in the function of that line, and not further in.
+        What else that needs, a mask say, is used in the function of that line, and not further in;
+        or that function takes such a step of another value.
         """
-        codes = {
-            self.jax.values[user].marks[0][0]
+        alike = {
+            user
             for operand in self.own_parents(self.torch, theirs)
             if not self._meets(ours, [operand])
             for known in self._known_of(operand)
             for user in self._users(known)
         }
+        made = self.torch.values[theirs]
+        siblings = (v for v in self.torch.values if v.op == made.op and v.index != theirs)
+        # What a formula is made of is everywhere: only what the same line made of others.
+        near = 1 if kind_of(made) not in ARITHMETIC else 2
+        here = (v for v in siblings if v.marks and v.marks[0][:near] == made.marks[0][:near])
+        steps = {o[0] for v in here for o in self.partners.of_torch.get(v.index, ())}
+        alike |= {i for i in steps if kind_of(self.jax.values[i]) == kind_of(made)}
+        codes = {code for i in alike for code, _ in self.marks_of(i)[:1]}
         depths = (d for d, (code, _) in enumerate(self.marks_of(index)) if code in codes)
         return next(depths, 0)
 
