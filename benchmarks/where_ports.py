@@ -62,7 +62,9 @@ def main(options: Where) -> int:
     ]
     rows: dict[str, Any] = {}
     if options.only and (results.RESULTS / "where_ports.json").exists():
-        rows = results.load("where_ports")["ports"]
+        known = {f"{package}/{name}" for package, names in PORTS.items() for name in names}
+        kept = results.load("where_ports")["ports"]
+        rows = {key: row for key, row in kept.items() if key in known}
     for number, row in shared(searched, tasks, options.jobs, optimise=False):
         rows["/".join(tasks[number])] = row
         print(f"{'/'.join(tasks[number])}: {_brief(row)}", flush=True)
@@ -70,8 +72,8 @@ def main(options: Where) -> int:
             if not fault["found"]:
                 print(f"  {fault['name']}: line {fault['line']}, said {fault['said']}", flush=True)
         if options.save:  # each as it is there
-            kept = {"ports": dict(sorted(rows.items()))}
-            results.save("where_ports", "python -m benchmarks.where_ports --save", kept)
+            figures = {"ports": dict(sorted(rows.items()))}
+            results.save("where_ports", "python -m benchmarks.where_ports --save", figures)
     print(f"\n{table_of(rows)}")
     if options.save:
         results.put_table(PAGE, TABLE, table_of(dict(sorted(rows.items()))))

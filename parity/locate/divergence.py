@@ -11,16 +11,9 @@ from parity.locate.correspondence import number_of
 from parity.locate.evidence import Cause, Evidence, Seen
 from parity.locate.matching import Partners
 from parity.locate.page import compiled_like
-from parity.locate.places import (
-    Location,
-    constants,
-    defaults,
-    line_of,
-    names_at,
-    numbers_at,
-    of_callable,
-)
+from parity.locate.places import Location, line_of, of_callable
 from parity.locate.search import Searched, search
+from parity.locate.syntax import constants, defaults, names_at, numbers_at
 from parity.locate.tape import LITERALS, Tape, Value
 from parity.locate.unmade import line_without
 from parity.prepared import Prepared, prepared

@@ -50,23 +50,13 @@ class Exchanges(Trials):
 
     def _first_unlike(self, pairs: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
         """The first value made of one of two parts, and which of its lines the other's has not."""
-        one, other = (min(self._uses(each), default=None) for each in zip(*pairs, strict=True))
+        uses = (set().union(*map(self._search.users, each)) for each in zip(*pairs, strict=True))
+        one, other = (min(each, default=None) for each in uses)
         if one is None or other is None:
             return None
         one, other = sorted((one, other))
         depth = first_difference(self._values[one], self._values[other])
         return one, min(depth, len(self._values[one].marks) - 1)
-
-    def _uses(self, indices: Sequence[int]) -> set[int]:
-        """What is made of some values, behind what only lays them out."""
-        found, open_ = set(), [*indices]
-        while open_:
-            for user in self.consumers[open_.pop()]:
-                if base_of(self._values[user]) in LAYOUTS:
-                    open_.append(user)
-                elif self._values[user].marks:
-                    found.add(user)
-        return found
 
     def _siblings(self) -> Iterator[tuple[int, int]]:
         """Pairs of pieces of one value, the first of each in a loop, that lead to the wrong one."""

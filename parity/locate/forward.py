@@ -8,44 +8,21 @@ PyTorch's side tells whether the operation differs or an operand.
 """
 
 from collections.abc import Collection, Sequence
-from functools import cached_property
-from itertools import product
 
 from parity.locate.calls import needless_call, wrong_call
 from parity.locate.exchanged import Exchanges
 from parity.locate.fitted import Fitting
 from parity.locate.given import exchanged_outputs, left_out, rearranged, unused
-from parity.locate.jax_tape import JaxRun
 from parity.locate.kinds import LAYOUTS, base_of
+from parity.locate.leaves import Leaves
 from parity.locate.loops import Blame
-from parity.locate.matching import Partners
 from parity.locate.mutated import Change, Mutations
-from parity.locate.plain import Plain
-from parity.locate.repairs import Target, likeliest_orders
+from parity.locate.repairs import Target
 from parity.locate.solved import shared_value
-from parity.locate.tape import NUMBER
-
-MAX_TRIED = 8
-"""So many of PyTorch's values are tried in the place of one of JAX's, the likeliest first."""
-MAX_ITERATIONS = 8
-"""Of a loop that goes wrong, so many iterations are looked into."""
 
 
-class Forward(Plain):
+class Forward(Leaves):
     """The search on one pair of tapes."""
-
-    def __init__(
-        self,
-        partners: Partners,
-        runs: Sequence[JaxRun],
-        wrong: dict[str, float],
-        *,
-        trusts_plain: bool = True,
-    ) -> None:
-        """The partners, JAX's runs, and the slack of each output that is wrong."""
-        super().__init__(partners, runs, wrong)
-        self._runs, self.trusts_plain = runs, trusts_plain
-        self._mended: dict[int, Target] = {}
 
     def blame(self) -> Blame:
         """The fault's value, and PyTorch's in its place."""
@@ -74,7 +51,7 @@ class Forward(Plain):
             return outer
         if (found := exchanged_outputs(self) or rearranged(self) or unused(self)) is not None:
             return found
-        leaves = self._all_leaves()
+        leaves = self.all_leaves()
         # One array that was given may explain what no value does, or several on as many lines.
         is_open = not {*leaves} - self.targets or self._is_scattered(leaves)
         if is_open and (lacking := left_out(self)) is not None:
@@ -83,8 +60,8 @@ class Forward(Plain):
         if self.trusts_plain and (blame is None or self.tells_little(blame.candidate)):
             # Rewards of one kind, or a gap that is divided by nothing: what is wrong may be 0 or 1
             # everywhere, and 0 and 1 are numbers that PyTorch has.
-            wary = Forward(self.partners, self._runs, self.wrong, trusts_plain=False)
-            if found := wary._all_leaves():
+            wary = Forward(self.partners, self.runs, self.wrong, trusts_plain=False)
+            if found := wary.all_leaves():
                 return wary._blame_of(found)
         if blame is not None:
             return blame
@@ -94,10 +71,10 @@ class Forward(Plain):
     def _blame_of(self, leaves: dict[int, int]) -> Blame:
         """Which of what is wrong on the way to the outputs is at fault."""
         first = min(leaves)
-        if (change := Mutations(self, self._runs).found()) is not None:
+        if (change := Mutations(self, self.runs).found()) is not None:
             return self._changed(change, first, leaves[first])
         is_open = len(leaves) > 1 or first in self.targets
-        if is_open and (shared := shared_value(self, self._runs)) is not None:
+        if is_open and (shared := shared_value(self, self.runs)) is not None:
             depth = self.depth_of(shared)
             place = self.jax.values[shared].place_at(depth)
             return Blame(shared, leaves[first], depth, first, place)
@@ -108,13 +85,13 @@ class Forward(Plain):
         steps = [self.lacks_a_step(*leaf) for leaf in leaves.items()]
         if all(steps):
             return steps[[*leaves].index(first)] or self.placed(first, leaves[first])
-        place = wrong_call(self, self._runs, first) if (fit := self._fit(leaves)) else None
+        place = wrong_call(self, self.runs, first) if (fit := self._fit(leaves)) else None
         if fit is not None and place is None:
             return fit
         if place is None and (early := self._earlier(first)) is not None:
             return self.placed(*early)
         if place is None:
-            place = wrong_call(self, self._runs, first)
+            place = wrong_call(self, self.runs, first)
         if place is not None:
             return Blame(first, leaves[first], 0, first, place)
         if self._is_scattered(leaves):
@@ -139,15 +116,15 @@ class Forward(Plain):
         first = min(leaves)
         theirs = leaves[first]
         tried = [(Target(first, theirs, self.slack_of(theirs)), first)]
-        if first in self._mended and self._mended[first].candidate != first:
-            tried.insert(0, (self._mended[first], self._mended[first].candidate))
+        if first in self.mended and self.mended[first].candidate != first:
+            tried.insert(0, (self.mended[first], self.mended[first].candidate))
         tried += [(self.target_of(path), first) for path in [*self.wrong][:1]]
         inside = self.leading_to([*leaves])
-        if found := Exchanges(self, self._runs, tried[-1][0], inside).found():
+        if found := Exchanges(self, self.runs, tried[-1][0], inside).found():
             return self._at(*found, first, theirs)
         fit = None
         for target, wrong in tried:
-            fit = fit or Fitting(self, self._runs, target, wrong, self.in_turn).found()
+            fit = fit or Fitting(self, self.runs, target, wrong, self.in_turn).found()
         if fit is None or fit.at == first:
             return None
         found = self._at(fit.at, self.depth_of(fit.at), first, theirs)
@@ -165,26 +142,6 @@ class Forward(Plain):
         """Whether these are on several lines."""
         places = (self.jax.values[i].place for i in leaves)
         return len({place and place[:2] for place in places}) > 1
-
-    def _all_leaves(self) -> dict[int, int]:
-        """The first values that are wrong on the way to any wrong output, with PyTorch's.
-
-        The output that least is wrong before comes first: of a chain of updates what the first
-        one reports. What is wrong behind a value that was found then is not looked into.
-        """
-        leaves: dict[int, int] = {}
-        regions = {path: self.leading_to([self.jax.outputs[path]]) for path in self.wrong}
-        for path in sorted(regions, key=lambda path: len(regions[path])):
-            if ({*leaves} - self.targets) & regions[path]:
-                continue
-            target = self.target_of(path)
-            new = self._leaves(target, set())
-            if new and (found := self._mender(target)) is not None:
-                index, theirs, sign = found[0]
-                mended = Target(index, theirs, self.slack_of(theirs), sign)
-                self._mended |= dict.fromkeys(new, mended)
-            leaves = new | leaves
-        return leaves
 
     def _went_on(self, index: int, reference: int) -> Blame | None:
         """Of a value that should be one that it was made of, some steps before: the first step."""
@@ -215,66 +172,6 @@ class Forward(Plain):
                 return each, theirs
         return None
 
-    def _leaves(self, target: Target, seen: set[int]) -> dict[int, int]:
-        """The first values that are wrong on the way to a target, with PyTorch's for each.
-
-        One value that mends the target alone is the first; where it is right if only its operands
-        are, several of these are wrong, and each is a target of its own.
-        """
-        seen.add(target.candidate)
-        found = self._mender(target)
-        if found is None:
-            return {}
-        leaves: dict[int, int] = {}
-        for index, theirs, sign in found:
-            for ours, other in self._operand_pairs(index, theirs, sign):
-                if self.has_partner(ours):  # right, but not what belongs there
-                    leaves[index] = theirs
-                elif ours not in seen:
-                    inner = Target(ours, other, self.slack_of(other))
-                    leaves = (self._leaves(inner, seen) or {ours: other}) | leaves
-        if not leaves and (number := self.wrong_number(*found[0][:2])) is not None:
-            return {number[0]: number[1]}
-        return leaves or {found[0][0]: found[0][1]}
-
-    def _mender(self, target: Target) -> list[tuple[int, int, int]] | None:
-        """The first value of the region that mends a target, and by what, with which sign.
-
-        Of a loop all values that are wrong.
-        """
-        leading = self.jax.ancestors([target.candidate])
-        for members in self.in_turn:
-            if not leading & {*members}:
-                continue
-            for theirs, sign in product(self._fitting(members), (1, -1)):
-                if self.repairs.mends(members, theirs, sign, target):
-                    others = theirs if len(theirs) == len(members) else theirs[:1] * len(members)
-                    pairs = zip(members, others, strict=True)
-                    wrong = [(i, j, sign) for i, j in pairs if not self.has_partner(i)]
-                    return wrong[:MAX_ITERATIONS]
-        return None
-
-    def _operand_pairs(self, index: int, theirs: int, sign: int) -> list[tuple[int, int]]:
-        """The wrong operands of a value that is right once they are PyTorch's."""
-        given, parents = self.own_parents(self.torch, theirs), self.jax.values[index].parents
-        others = [p for p in given if not self.is_known(p)]
-        others += [p for p in given if p not in others and not self.is_met(p, parents)]
-        others = [p for p in others if self.torch.values[p].op != NUMBER]
-        ours = [
-            p
-            for p in parents
-            if not self.jax.values[p].is_plain
-            and not any({*t} & {*given} for t in self.partners.of_jax.get(p, ()))
-        ]
-        if not ours or len(others) < len(ours):
-            return []
-        for order in likeliest_orders(ours, others, self.likeness):
-            for each in (sign, -sign):
-                target = Target(index, theirs, self.slack_of(theirs), each)
-                if self.repairs.follows(dict(zip(ours, order, strict=True)), target):
-                    return [*zip(ours, order, strict=True)]
-        return []
-
     def _shared(self, leaves: Collection[int]) -> int | None:
         """The last value that is wrong, or says nothing, on the way to each of several."""
         common = set.intersection(*(self._apart(each, leaves) for each in leaves))
@@ -295,42 +192,6 @@ class Forward(Plain):
                 if not told and parent not in found and parent not in leaves:
                     found.add(parent)
                     open_.append(parent)
-        return found
-
-    @cached_property
-    def in_turn(self) -> list[tuple[int, ...]]:
-        """The values of the region in order, those of a loop together."""
-        families = [tuple(members) for members in self.jax.families()]
-        loops = {i: members for members in families if self.is_loop(members) for i in members}
-        region = {*self.region}
-        # Where a loop is written out, some of its values may chance to be right.
-        called = {m for m in families if not self.is_loop(m) and len(region & {*m}) > 1}
-        inside = {loops.get(i, (i,)) for i in self.region} | called
-        return sorted(inside, key=lambda members: (min(members), -len(members)))
-
-    def _fitting(self, members: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """PyTorch's missing values of this size, those made of the same operands first.
-
-        After them what a single value was made of: an operation may be one too many.
-        """
-        size = len(members) * self.jax.values[members[0]].arrays[0].size
-        found = [
-            theirs
-            for theirs in self.missing
-            if len(theirs) * self.torch.values[theirs[0]].arrays[0].size == size
-        ]
-        operands = self.operands(members[0])
-        found.sort(
-            key=lambda t: (
-                -len(operands & {*self.torch.values[t[0]].parents}),
-                -self.likeness(members[0], t[0]),
-            )
-        )
-        del found[MAX_TRIED:]
-        if len(members) == 1:
-            parents = self.jax.values[members[0]].parents
-            found += self.numbers_like(members[0]) + self.flags_like(members[0])
-            found += [t[:1] for p in parents for t in self.partners.of_jax.get(p, ())[:1]]
         return found
 
     def _same_operands(self, index: int) -> int | None:

@@ -12,8 +12,9 @@ import numpy as np
 
 from parity.locate.kinds import ARRANGING, base_of
 from parity.locate.loops import Blame
-from parity.locate.places import Location, Mark, first_statement, span
+from parity.locate.places import Location, Mark, span
 from parity.locate.plain import Plain
+from parity.locate.syntax import first_statement
 from parity.locate.tape import Tape, Value
 
 MOST = 8

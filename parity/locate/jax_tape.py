@@ -13,6 +13,7 @@ import numpy as np
 from parity.jax_side import x64
 from parity.locate.places import Mark, own_marks
 from parity.locate.reruns import Reruns, Step
+from parity.locate.scans import going_on, parts_of_scan, row, row_back, rows_stacked
 from parity.locate.tape import Entry, Key, Recording
 from parity.names import Arrays, flat, nested
 
@@ -108,7 +109,7 @@ class Program(Reruns):
                     pairs = enumerate(zip(carry, moved, strict=True))
                     moved = [
                         self._step(
-                            _going_on, [goes_on, *pair], "select_n", (*path, i), where, marks, scope
+                            going_on, [goes_on, *pair], "select_n", (*path, i), where, marks, scope
                         )[0]
                         for i, pair in pairs
                     ]
@@ -128,16 +129,22 @@ class Program(Reruns):
         scope: str,
         inner: Callable[..., list[int]],
     ) -> list[int]:
-        consts, carry, sequences = _parts_of_scan(params, operands)
+        consts, carry, sequences = parts_of_scan(params, operands)
         num_carry = len(carry)
         turns = range(params["length"])
         rows: dict[int, list[int]] = {}
         for count, turn in enumerate(reversed(turns) if params["reverse"] else turns):
             at = (*iteration, count)
+            where = at, marks, scope
             sliced = [
-                self._step(_picked(turn), [each], "scan input", (*path, "in", i), at, marks, scope)[
-                    0
-                ]
+                self._step(
+                    row(turn),
+                    [each],
+                    "scan input",
+                    (*path, "in", i),
+                    *where,
+                    back=row_back(turn, self.values[each]),
+                )[0]
                 for i, each in enumerate(sequences)
             ]
             outputs = inner(params["jaxpr"], [*consts, *carry, *sliced], iteration=at)
@@ -146,7 +153,7 @@ class Program(Reruns):
         shapes = params["jaxpr"].out_avals[num_carry:]
         stacked = [
             self._step(
-                _stacked(shape),
+                rows_stacked(shape),
                 [rows[turn][i] for turn in turns],
                 "scan output",
                 (*path, "out", i),
@@ -285,40 +292,6 @@ def _marks(equation: Any) -> tuple[Mark, ...]:
 def _module(scope: str) -> str:
     """The path of the Flax module: the scopes that it opens, without those of JAX."""
     return "/".join(part for part in scope.split("/") if part.isidentifier())
-
-
-def _parts_of_scan(params: Mapping[str, Any], operands: list[int]) -> tuple[list[int], ...]:
-    """What every turn of a scan gets, what is carried, and what is gone through."""
-    if "ft_in" in params:  # from JAX 0.11 on, a tree of the three
-        return tuple(map(list, params["ft_in"].update(operands).unpack()))
-    end = params["num_consts"]
-    first = end + params["num_carry"]
-    return operands[:end], operands[end:first], operands[first:]
-
-
-def _going_on(flags: Any, old: Any, new: Any) -> Any:
-    import jax.numpy as jnp
-
-    return jnp.where(flags.reshape(flags.shape + (1,) * (new.ndim - flags.ndim)), new, old)
-
-
-def _picked(turn: int) -> Callable[[Any], Any]:
-    return lambda sequence: sequence[turn]
-
-
-def _put(turn: int, sequence: Any) -> Callable[[np.ndarray], list[np.ndarray]]:
-    def back(slope: np.ndarray) -> list[np.ndarray]:
-        found = np.zeros(sequence.shape)
-        found[turn] = slope
-        return [found]
-
-    return back
-
-
-def _stacked(shape: Any) -> Callable[..., Any]:
-    import jax.numpy as jnp
-
-    return lambda *rows: jnp.stack(rows) if rows else jnp.zeros(shape.shape, shape.dtype)
 
 
 def _is_number(array: Any) -> bool:

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 from parity.locate.correspondence import is_inside
 from parity.locate.kinds import LAYOUTS, base_of, kind_of
-from parity.locate.places import Location, Mark, return_of
+from parity.locate.places import Location, Mark
 from parity.locate.region import Region
+from parity.locate.syntax import return_of
 
 
 class Blame(NamedTuple):

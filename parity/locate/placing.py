@@ -6,22 +6,18 @@ out. A line that comes out right where it is called from elsewhere was called wr
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 
 from parity.locate.correspondence import (
     depth_on_line,
-    depth_where_wrong,
-    first_difference,
     number_of,
-    same_line,
     says_nothing,
 )
-from parity.locate.kinds import ARITHMETIC, ARRANGING, LAYOUTS, base_of, kind_of
-from parity.locate.loops import Blame, Loops
+from parity.locate.kinds import ARRANGING, LAYOUTS, base_of, kind_of
+from parity.locate.lines import Lines
+from parity.locate.loops import Blame
 from parity.locate.places import location
-from parity.locate.tape import Tape
 
 PRODUCTS = frozenset(
     ["dot_general", "conv_general_dilated", "concatenate", "pad", "iota", "gather"]
@@ -29,7 +25,7 @@ PRODUCTS = frozenset(
 """Operations whose results are larger than their operands for another reason than broadcasting."""
 
 
-class Placing(Loops):
+class Placing(Lines):
     """From a wrong value to its line."""
 
     def outer(self, edge: Sequence[int], missing: Sequence[tuple[int, ...]]) -> Blame | None:
@@ -50,7 +46,7 @@ class Placing(Loops):
                 for theirs, *_ in self.partners.of_jax.get(ours, ()):
                     other = self.torch.values[theirs]
                     if len(other.arrays[0].shape) < len(shape) and 1 in shape and other.parents:
-                        return self._dropped(index, ours, theirs, theirs, index, same=False)
+                        return self.dropped(index, ours, theirs, theirs, index, same=False)
         return None
 
     def placed(self, index: int, reference: int | None) -> Blame:
@@ -74,12 +70,12 @@ class Placing(Loops):
             if (idle := self._idle(ours, theirs)) is not None:
                 index, reference = idle, theirs
                 continue
-            goes_on = self._meets(ours, self.own_parents(self.torch, theirs))
+            goes_on = self.meets(ours, self.own_parents(self.torch, theirs))
             if goes_on and (inner := self._summand(index)) is not None:
                 index, reference = inner, theirs  # the two take sums in another order
                 continue
             if goes_on or self.twin(ours) is None or self.jax.values[ours].is_input:
-                return self._dropped(index, ours, theirs, reference, evidence)
+                return self.dropped(index, ours, theirs, reference, evidence)
             index, reference = ours, theirs
         return Blame(index, reference, self.depth_of(index), evidence)
 
@@ -97,7 +93,7 @@ class Placing(Loops):
             if depth is not None and value.marks:  # counted from the call that is compared
                 depth += len(value.marks) - len(self.torch.values[operand].marks)
                 return Blame(index, reference, min(max(depth, 0), len(value.marks) - 1), index)
-        return self._dropped(index, index, reference, reference, index, same=False)
+        return self.dropped(index, index, reference, reference, index, same=False)
 
     def _turned_use(self, index: int, reference: int) -> int | None:
         """The use of flags that only hand on what was given, where PyTorch has their opposite."""
@@ -155,7 +151,7 @@ class Placing(Loops):
         if self._is_extra(index, reference):
             return Blame(index, reference, self.depth_of(index), index, against=reference)
         mine, theirs = self.own_parents(self.jax, index), self.own_parents(self.torch, reference)
-        ours = [p for p in mine if p in self.partners.of_jax and not self._meets(p, theirs)]
+        ours = [p for p in mine if p in self.partners.of_jax and not self.meets(p, theirs)]
         others = [t for t in theirs if t in self.partners.of_torch and not self.is_met(t, mine)]
         values = [*(self.jax.values[p] for p in ours), *(self.torch.values[t] for t in others)]
         if len(ours) != 1 or len(others) != 1 or any(map(says_nothing, values)):
@@ -192,28 +188,6 @@ class Placing(Loops):
         uses = {c for i in known for c in self.consumers[i] if c != index}
         return any(map(self.has_partner, uses))
 
-    @cached_property
-    def consumers(self) -> list[list[int]]:
-        """By JAX's value, which are made of it."""
-        return self.jax.consumers()
-
-    def _meets(self, ours: int, theirs: Sequence[int]) -> bool:
-        return any({*t} & {*theirs} for t in self.partners.of_jax.get(ours, ()))
-
-    def is_met(self, theirs: int, mine: Sequence[int]) -> bool:
-        """Whether one of PyTorch's values is among some of JAX's."""
-        return any({*o} & {*mine} for o in self.partners.of_torch.get(theirs, ()))
-
-    def step_after(self, tape: Tape, known: set[int], index: int) -> int | None:
-        """The first value that is made of a known one, on the way to another.
-
-        One that the other side lacks, if there is one: what is known has other uses as well.
-        """
-        leading = tape.ancestors([index])
-        steps = [i for i in leading if known & {*self.own_parents(tape, i)} and i not in known]
-        shared = self.partners.of_jax if tape is self.jax else self.partners.of_torch
-        return min([i for i in steps if i not in shared] or steps, default=None)
-
     def _made_plain(self, index: int) -> list[int]:
         """The operands that say nothing and are made on a line of their own, by that line."""
         found = []
@@ -236,84 +210,6 @@ class Placing(Loops):
         same = [p for p in plain if number_of(self.jax.values[p]) == number_of(value)]
         return next((p for p in same if value.is_plain and self.jax.values[p].marks), None)
 
-    def _dropped(
-        self,
-        index: int,
-        ours: int,
-        theirs: int,
-        reference: int,
-        evidence: int,
-        *,
-        same: bool = True,
-    ) -> Blame:
-        """PyTorch goes on with something that JAX has not made of `ours`: on which line it would.
-
-        Where PyTorch has it on the line of its operand, it is missing on the line of JAX's.
-        """
-        ours = self._first_of(ours)
-        value = self.jax.values[ours]
-        made = self.torch.values[theirs]
-        if value.is_plain and value.marks:
-            return Blame(ours, theirs, 0, ours)
-        is_one_formula = kind_of(value) in ARITHMETIC and kind_of(made) in ARITHMETIC
-        is_apart = is_one_formula and kind_of(self.jax.values[index]) not in ARITHMETIC
-        is_on_line = same and same_line(made, self.torch.values[reference])
-        if value.marks and (is_apart or not is_on_line):
-            for operand in self.own_parents(self.torch, theirs):
-                depth = depth_on_line(self.torch.values[operand], made)
-                if depth is not None:  # JAX may write what PyTorch has a function of its own for
-                    deeper = len(self.torch.values[operand].marks) - len(value.marks)
-                    depth = min(max(depth - max(deeper, 0), 0), len(value.marks) - 1)
-                    depth = max(depth, self._depth_at_hand(ours, ours, theirs))
-                    return Blame(ours, theirs, depth, ours)
-        depth = self.depth_of(index)
-        if value.is_input and not depth and made.marks:  # a port keeps the names of functions
-            names = [code.co_name for code, _ in self.marks_of(index)]
-            name = made.marks[0][0].co_name
-            depth = names.index(name) if name in names else 0
-        return Blame(index, theirs, max(depth, self._depth_at_hand(index, ours, theirs)), ours)
-
-    def _depth_at_hand(self, index: int, ours: int, theirs: int) -> int:
-        """Which of the lines that asked for a value could have made PyTorch's step before it.
-
-        What else that needs, a mask say, is used in the function of that line, and not further in;
-        or that function takes such a step of another value.
-        """
-        alike = {
-            user
-            for operand in self.own_parents(self.torch, theirs)
-            if not self._meets(ours, [operand])
-            for known in self._known_of(operand)
-            for user in self._users(known)
-        }
-        made = self.torch.values[theirs]
-        siblings = (v for v in self.torch.values if v.op == made.op and v.index != theirs)
-        # What a formula is made of is everywhere: only what the same line made of others.
-        near = 1 if kind_of(made) not in ARITHMETIC else 2
-        here = (v for v in siblings if v.marks and v.marks[0][:near] == made.marks[0][:near])
-        steps = {o[0] for v in here for o in self.partners.of_torch.get(v.index, ())}
-        alike |= {i for i in steps if kind_of(self.jax.values[i]) == kind_of(made)}
-        codes = {code for i in alike for code, _ in self.marks_of(i)[:1]}
-        depths = (d for d, (code, _) in enumerate(self.marks_of(index)) if code in codes)
-        return next(depths, 0)
-
-    def _known_of(self, theirs: int) -> set[int]:
-        """JAX's values that are one of PyTorch's, or the flags of which that is the opposite."""
-        tried = (theirs, *self.torch.values[self.laid_out_from(self.torch, theirs)].parents)
-        found = (self.partners.of_torch.get(each, ()) for each in tried)
-        return {i for groups in found for members in groups for i in members}
-
-    def _users(self, index: int) -> set[int]:
-        """What is made of a value, behind what only lays it out."""
-        found, open_ = set(), [index]
-        while open_:
-            for user in self.consumers[open_.pop()]:
-                if base_of(self.jax.values[user]) in LAYOUTS:
-                    open_.append(user)
-                elif self.jax.values[user].marks:
-                    found.add(user)
-        return found
-
     def _idle(self, index: int, reference: int) -> int | None:
         """An operation of PyTorch's kind that adds nothing here, or multiplies by 1.
 
@@ -326,19 +222,3 @@ class Placing(Loops):
             parents = self.own_parents(self.jax, index)
             index = next((p for p in parents if own & {*self.partners.of_jax.get(p, ())}), -1)
         return None
-
-    def _first_of(self, index: int) -> int:
-        """The value that first had these numbers: nothing was added, or 1 multiplied by, since."""
-        own = {*self.partners.of_jax.get(index, ())}
-        for parent in self.own_parents(self.jax, index):
-            if own & {*self.partners.of_jax.get(parent, ())} and self.jax.values[parent].marks:
-                return self._first_of(parent)
-        return index
-
-    def depth_of(self, index: int) -> int:
-        """Which of the lines that asked for a value is the one."""
-        value, twin = self.jax.values[index], self.twin(index)
-        if twin is not None and self.jax.values[twin].marks[:1] == value.marks[:1] != ():
-            depth = first_difference(value, self.jax.values[twin])
-            return depth if depth < len(value.marks) else 0
-        return depth_where_wrong(self.jax, value, self.has_partner, self.tells)

@@ -13,7 +13,6 @@ import numpy as np
 from parity.arrays import is_floating
 from parity.jax_side import x64
 from parity.locate.jax_tape import JaxRun
-from parity.locate.kinds import LAYOUTS, base_of
 from parity.locate.plain import Plain
 from parity.locate.repairs import layouts
 
@@ -51,23 +50,11 @@ def _shared(search: Plain) -> list[tuple[int, list[int]]]:
     for value in (search.jax.values[i] for i in sorted(leading)):
         is_open = value.is_plain or not search.has_partner(value.index)
         if is_open and value.marks and value.arrays[0].ndim and is_floating(value.arrays[0]):
-            users = _users(search, value.index) & leading
+            users = search.users(value.index) & leading
             alike = [u for u in users if _is_alike(search, u, value.arrays[0].size)]
             if len(users) > 1 and alike:
                 found.append((value.index, sorted(alike)))
     return sorted(found, key=lambda pair: (pair[0] not in region, pair[0]))
-
-
-def _users(search: Plain, index: int) -> set[int]:
-    """What is made of a value, behind what only lays it out."""
-    found, open_ = set(), [index]
-    while open_:
-        for user in search.consumers[open_.pop()]:
-            if base_of(search.jax.values[user]) in LAYOUTS:
-                open_.append(user)
-            else:
-                found.add(user)
-    return found
 
 
 def _is_alike(search: Plain, user: int, size: int) -> bool:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from parity.locate.places import Location, Mark, location, statement
+from parity.locate.places import Location, Mark, location
+from parity.locate.syntax import statement
 
 Key = tuple[Any, ...]
 """What is the same operation in every run: where it is in the program, and how often before."""

@@ -8,7 +8,8 @@ side's, or where the output is written by its name.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from parity.locate.places import Location, code_of, named_in, return_of
+from parity.locate.places import Location, code_of
+from parity.locate.syntax import named_in, return_of
 from parity.locate.tape import Tape, Value
 
 
