@@ -1,6 +1,6 @@
 """Which line is to blame: of those that asked for a value, and for a step that is left out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 
 from parity.locate.correspondence import (
@@ -22,7 +22,7 @@ class Lines(Loops):
         """By JAX's value, which are made of it."""
         return self.jax.consumers()
 
-    def meets(self, ours: int, theirs: Sequence[int]) -> bool:
+    def meets(self, ours: int, theirs: Collection[int]) -> bool:
         """Whether one of JAX's values is among some of PyTorch's."""
         return any({*t} & {*theirs} for t in self.partners.of_jax.get(ours, ()))
 

@@ -113,16 +113,24 @@ class Placing(Lines):
         lacking = [p for p in theirs if not self.is_known(p)]
         mine = [p for p in self._known_before(index) if not self.jax.values[p].is_plain]
         spare = [
-            p
-            for p in mine
-            if self.has_partner(p)
-            and not any({*t} & {*theirs} for t in self.partners.of_jax.get(p, ()))
+            p for p in mine if self.has_partner(p) and not self.meets(p, self._given_to(reference))
         ]
         if not spare:  # a number made where PyTorch has an array
             spare = self._made_plain(index)
         if not spare or len(lacking) != len(spare):
             return None
         return spare[0], max(lacking, key=lambda t: self.likeness(spare[0], t))
+
+    def _given_to(self, theirs: int) -> set[int]:
+        """PyTorch's operands of an operation, and what they were laid out from: a row's array."""
+        found, open_ = set(), [theirs]
+        while open_:
+            made = self.torch.values[open_.pop()]
+            if made.index == theirs or base_of(made) in LAYOUTS:
+                new = {*made.parents} - found
+                found |= new
+                open_ += new
+        return found
 
     def _known_before(self, index: int) -> list[int]:
         """What a value was made of that PyTorch has too: one operation may be several of JAX's."""

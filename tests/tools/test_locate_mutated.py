@@ -195,3 +195,71 @@ def test_what_a_library_made_is_blamed_where_it_was_asked_for():
     inputs = {"param": RNG.normal(size=5), "grads": RNG.normal(size=(3, 5))}
     found = parity.first_divergence(rms_in_torch, in_jax, inputs)
     assert found.candidate.line == line(optimizer)
+
+
+def test_two_numbers_of_a_line_in_one_anothers_place_are_blamed_there():
+    def in_torch(old, new):
+        return {name: torch.lerp(each, new[name], 0.2) for name, each in old.items()}
+
+    def in_jax(old, new):
+        apart = jax.tree.map(lambda o, n: (o + n) / 2 + (o - n) / 2, old, new)
+
+        return jax.tree.map(lambda o, n: 0.2 * o + 0.8 * n, apart, new)  # here
+
+    inputs = {
+        key: {"w": RNG.normal(size=(3, 2)), "b": RNG.normal(size=3)} for key in ("old", "new")
+    }
+    found = parity.first_divergence(in_torch, in_jax, inputs)
+    assert found.candidate.line == line(in_jax)
+
+
+def test_axes_the_other_way_round_in_every_use_are_blamed_where_they_were_made():
+    def in_torch(wanted, current, tau):
+        pairs = wanted[:, None, :] - current[:, :, None]
+        below = (pairs < 0).double()
+        return {
+            "loss": ((tau[None, :, None] - below).abs() * pairs**2).sum(1).mean(),
+            "errors": pairs.abs().mean((1, 2)),
+        }
+
+    def in_jax(wanted, current, tau):
+        def tilted(u, tau):
+            below = (u < 0).astype(tau.dtype)
+            return jnp.abs(tau - below) * u**2
+
+        def transition(wanted, current):
+            u = wanted[:, None] - current[None, :]  # here
+
+            losses = jax.vmap(jax.vmap(tilted, (0, None)), (0, 0))(u, tau)
+
+            return jnp.mean(jnp.sum(losses, 0)), jnp.mean(jnp.abs(u))
+
+        losses, errors = jax.vmap(transition)(wanted, current)
+        return {"loss": jnp.mean(losses), "errors": errors}
+
+    inputs = {
+        "wanted": RNG.normal(size=(4, 5)),
+        "current": RNG.normal(size=(4, 5)),
+        "tau": (np.arange(5) + 0.5) / 5,
+    }
+    found = parity.first_divergence(in_torch, in_jax, inputs)
+    assert found.candidate.line == line(in_jax)
+
+
+def test_a_change_that_makes_a_right_output_wrong_is_no_explanation():
+    def in_torch(online, target):
+        followed = {name: torch.lerp(old, online[name], 0.1) for name, old in target.items()}
+        return {"gap": online["w"].exp() - target["w"], "target": followed}
+
+    def in_jax(online, target):
+        gap = jnp.exp(online["w"]) - target["w"]
+
+        followed = jax.tree.map(lambda o, n: 0.1 * o + (1 - 0.1) * n, target, online)  # here
+
+        return {"gap": gap, "target": followed}
+
+    inputs = {
+        key: {"w": RNG.normal(size=(3, 2)), "b": RNG.normal(size=3)} for key in ("online", "target")
+    }
+    found = parity.first_divergence(in_torch, in_jax, inputs)
+    assert found.candidate.line == line(in_jax)

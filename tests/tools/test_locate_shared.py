@@ -159,3 +159,69 @@ def test_what_every_turn_goes_on_with_has_a_partner_whatever_lines_it_comes_from
     assert isinstance(partners, Partners)
     following = next(v for v in partners.jax.values if v.op == "exp")
     assert any(len(theirs) == 5 for theirs in partners.of_jax[following.index])
+
+
+def test_a_step_that_is_left_out_stands_in_the_function_that_takes_such_steps():
+    def in_torch(x, weights):
+        hidden = torch.tanh(x @ weights[0])
+        hidden = torch.tanh(hidden @ weights[1])
+        return hidden @ weights[2]
+
+    def layer(x, weight):
+        return x @ weight
+
+    def in_jax(x, weights):
+        hidden = jnp.tanh(layer(x, weights[0]))
+
+        hidden = layer(hidden, weights[1])  # here
+
+        return layer(hidden, weights[2])
+
+    inputs = {"x": RNG.normal(size=(5, 3)), "weights": RNG.normal(size=(3, 3, 3))}
+    found = parity.first_divergence(in_torch, in_jax, inputs)
+    assert found.candidate.line == line(in_jax)
+
+
+def test_a_factor_that_is_left_out_is_missed_in_the_formula_and_not_in_the_sum():
+    def in_torch(x, tau):
+        return ((tau - (x < 0).double()).abs() * x**2 / 0.7).sum(1)
+
+    def tilted(x, tau):
+        below = (x < 0).astype(x.dtype)
+        return jnp.abs(tau - below) * x**2  # here
+
+    def in_jax(x, tau):
+        pairs = tilted(x, tau)
+
+        return jnp.sum(pairs, axis=1)
+
+    inputs = {"x": RNG.normal(size=(5, 4)), "tau": (np.arange(4) + 0.5) / 4}
+    found = parity.first_divergence(in_torch, in_jax, inputs)
+    assert found.candidate.line == line(tilted)
+
+
+def test_several_wrong_values_of_one_line_are_mended_row_by_row():
+    def in_torch(q, k, turn):
+        def turned(x):
+            first, second = x.chunk(2, dim=-1)
+            return x * turn.cos() + torch.cat([-second, first], dim=-1) * turn.sin()
+
+        q, k = turned(q.transpose(1, 2)), turned(k.transpose(1, 2))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, k)
+
+    def turned(x, turn):
+        first, second = x[..., ::2], x[..., 1::2]
+        beside = jnp.concatenate([-second, first], axis=-1)  # here
+        return x * jnp.cos(turn) + beside * jnp.sin(turn)
+
+    def in_jax(q, k, turn):
+        q, k = turned(q, turn[:, None]), turned(k, turn[:, None])
+
+        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(4)
+
+        return jnp.einsum("bhqk,bkhd->bhqd", jax.nn.softmax(scores), k)
+
+    shape = 2, 5, 3, 4
+    inputs = {"q": RNG.normal(size=shape), "k": RNG.normal(size=shape)}
+    found = parity.first_divergence(in_torch, in_jax, {**inputs, "turn": RNG.normal(size=(5, 4))})
+    assert abs(found.candidate.line - line(turned)) <= 1
