@@ -79,7 +79,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "mean return of discounted rewards": (_DISCOUNT,),
     "discount of 0.99 whatever is asked for": (_DISCOUNT,),
     "another scope in an update": ("returns.py: largest = jnp.max(",),
-    "b1 and b2 exchanged": ("parity/mutants/of_optimizers.py: change, state = scale.update(",),
+    "b1 and b2 exchanged": ("parity/mutants/of_optimizers.py: scale: Any = optax.scale_by_adam(",),
     "no bias correction": ("optim.py: count = jnp.asarray(optax.safe_increment(",),
     "pgjax: schedule asked once, when Adam is made": ("optim.py: step_size = jnp.asarray(rate",),
     "pgtorch: schedule one ahead": _STEP,

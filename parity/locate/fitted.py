@@ -169,7 +169,7 @@ class Fitting(Trials):
             if number is None:
                 return False
             found.append(number)
-        if not self.all_come_out(lambda s: {i: Edit({}, changed(found[s], s)) for i in members}):
+        if not self.mends_outputs(lambda s: {i: Edit({}, changed(found[s], s)) for i in members}):
             return False
         is_one = np.ptp(found) <= 1e-6 * max(map(abs, found))
         size = self._search.torch.values[self._target.reference].arrays[0].size

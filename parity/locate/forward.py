@@ -71,7 +71,7 @@ class Forward(Leaves):
     def _blame_of(self, leaves: dict[int, int]) -> Blame:
         """Which of what is wrong on the way to the outputs is at fault."""
         first = min(leaves)
-        if (change := Mutations(self, self.runs).found()) is not None:
+        if (change := Mutations(self, self.runs).structural()) is not None:
             return self._changed(change, first, leaves[first])
         is_open = len(leaves) > 1 or first in self.targets
         if is_open and (shared := shared_value(self, self.runs)) is not None:
@@ -94,11 +94,14 @@ class Forward(Leaves):
             place = wrong_call(self, self.runs, first)
         if place is not None:
             return Blame(first, leaves[first], 0, first, place)
-        if self._is_scattered(leaves):
-            shared = self._shared(leaves)
-            if shared is not None:
-                return Blame(shared, leaves[first], self.depth_of(shared), first)
-        return self.placed(first, leaves[first])
+        found = self.placed(first, leaves[first])
+        is_number = self.jax.values[found.candidate].is_plain and not self._is_scattered(leaves)
+        changes = Mutations(self, self.runs)
+        if is_open and not is_number and (change := changes.found()) is not None:
+            return self._changed(change, first, leaves[first])
+        if self._is_scattered(leaves) and (shared := self._shared(leaves)) is not None:
+            return Blame(shared, leaves[first], self.depth_of(shared), first)
+        return found
 
     def _changed(self, change: Change, wrong: int, reference: int) -> Blame:
         """An operation that is right once it is changed, and the line that it is wrong on."""

@@ -24,7 +24,7 @@ MOST_PLACES = 64
 
 
 def exchanged_outputs(search: Plain) -> Blame | None:
-    """Outputs each of which is what PyTorch has of another: where a call gave both of them."""
+    """Outputs of a loop each of which is what PyTorch has of another: where a call gave both."""
     ours, theirs = search.jax.outputs, search.torch.outputs
     if len(search.wrong) < 2:
         return None
@@ -36,8 +36,9 @@ def exchanged_outputs(search: Plain) -> Blame | None:
         return None
     path = next(iter(search.wrong))
     one, other = (search.jax.values[ours[each]] for each in (path, others[path] or path))
-    if not one.marks or one.marks[-1:] != other.marks[-1:]:
-        return None
+    in_loop = one.iteration is not None and other.iteration is not None
+    if not in_loop or not one.marks or one.marks[-1:] != other.marks[-1:]:
+        return None  # each was made in the other's place
     return Blame(one.index, theirs[path], len(one.marks) - 1, one.index)
 
 

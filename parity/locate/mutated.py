@@ -68,15 +68,25 @@ class Mutations:
         self._values = search.jax.values
         self._until = time.process_time() + SECONDS
 
+    def structural(self) -> Change | None:
+        """The first operation with a wrong result that is right by such a change, of no number."""
+        wrong = {*self._search.region}
+        return self._found([m for m in self._operations() if wrong & {*m}], numbers=False)
+
     def found(self) -> Change | None:
-        """The first operation that is wrong by one such change; `None` if none is."""
-        for members in self._operations():
+        """The first operation that is right by any such change; `None` if none is."""
+        return self._found(self._operations()) or self._exchanged_numbers()
+
+    def _found(
+        self, operations: Sequence[tuple[int, ...]], *, numbers: bool = True
+    ) -> Change | None:
+        for members in operations:
             for edit, is_number in self._changes(members):
                 if time.process_time() > self._until:
                     return None
-                if self._is_right(members, edit):
+                if (numbers or not is_number) and self._is_right(members, edit):
                     return Change(members, is_number)
-        return self._exchanged_numbers()
+        return None
 
     def _operations(self) -> list[tuple[int, ...]]:
         """What is one operation of the source, in order: an equation, a line as it was called.

@@ -23,7 +23,7 @@ TELLS = 1e-9
 
 
 def shared_value(search: Plain, runs: Sequence[JaxRun]) -> int | None:
-    """The first value of which this holds, or the first that is wrong of what it was made of.
+    """The first value of which this holds, or the first wrong flags of what it was made of.
 
     Values that are wrong come before those that are one number everywhere.
     """
@@ -95,6 +95,8 @@ def _solved(
 
 
 def _first_wrong(search: Plain, index: int) -> int:
-    """Of what led to a value the first that is wrong, or the value itself."""
+    """Of what led to a value the first flags that are wrong, or the value itself."""
     leading = search.jax.ancestors([index])
-    return next((i for i in search.edge if i in leading and search.jax.values[i].marks), index)
+    wrong = (search.jax.values[i] for i in search.edge if i in leading)
+    flags = (v.index for v in wrong if v.marks and v.arrays[0].dtype == bool)
+    return next(flags, index)

@@ -19,11 +19,20 @@ LOOPED = {"scan input", "scan output"}
 
 
 def comes_out_right(
-    search: Plain, runs: Sequence[JaxRun], edits: Callable[[int], Mapping[int, Edit]]
+    search: Plain,
+    runs: Sequence[JaxRun],
+    edits: Callable[[int], Mapping[int, Edit]],
+    *,
+    every: bool = True,
 ) -> bool:
-    """Whether every output is right at every input set once operations, by index, are changed."""
+    """Whether every output that was wrong is right once operations, by index, are changed, or one.
+
+    At every input set, and none that was right may be wrong then. Of a chain of updates the first
+    one's outputs may be all that one change makes right.
+    """
     wrong = [search.target_of(path) for path in search.wrong]
     kept = [i for path, i in search.jax.outputs.items() if path not in search.wrong]
+    mended = {*range(len(wrong))}
     for s, run in enumerate(runs):
         where = search.jax.places[s]
         places = tuple(where[i] for i in (*(target.candidate for target in wrong), *kept))
@@ -33,10 +42,12 @@ def comes_out_right(
                 made = run.program.again_edited(changed, places)
         except UNFIT:
             return False
-        for target, array in zip(wrong, made[: len(wrong)], strict=True):
+        for number, (target, array) in enumerate(zip(wrong, made, strict=False)):
             right = search.torch.values[target.reference].arrays[s]
             if array is None or array.shape != right.shape or not near(right, array, target.slack):
-                return False
+                mended -= {number}
+        if len(mended) < (len(wrong) if every else 1):
+            return False
         for index, array in zip(kept, made[len(wrong) :], strict=True):
             known = search.jax.values[index].arrays[s]
             if array is not None and not near(known, array, search.slack_of_output(index)):
@@ -44,7 +55,7 @@ def comes_out_right(
     return True
 
 
-UNFIT = (TypeError, ValueError, IndexError)
+UNFIT = (TypeError, ValueError, IndexError, OverflowError)
 """What NumPy raises for operands whose shapes do not go together."""
 
 
@@ -74,11 +85,11 @@ class Trials:
                 near(each, found, self._target.slack) for each in self.rights(s, found)
             ):
                 return False
-        return self.all_come_out(edits)
+        return self.mends_outputs(edits)
 
-    def all_come_out(self, edits: Callable[[int], Mapping[int, Edit]]) -> bool:
-        """Whether then every output is right: those that were wrong, and those that were not."""
-        return comes_out_right(self._search, self._runs, edits)
+    def mends_outputs(self, edits: Callable[[int], Mapping[int, Edit]]) -> bool:
+        """Whether then an output that was wrong is right, and all that were right are."""
+        return comes_out_right(self._search, self._runs, edits, every=False)
 
     def made(self, s: int, edits: Mapping[int, Edit]) -> np.ndarray | None:
         """The target as it comes out; `None` if it does not depend on what is changed."""
