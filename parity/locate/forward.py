@@ -95,7 +95,7 @@ class Forward(Leaves):
         if place is not None:
             return Blame(first, leaves[first], 0, first, place)
         found = self.placed(first, leaves[first])
-        is_number = self.jax.values[found.candidate].is_plain and not self._is_scattered(leaves)
+        is_number = self.jax.values[found.candidate].is_plain and len(leaves) == 1
         changes = Mutations(self, self.runs)
         if is_open and not is_number and (change := changes.found()) is not None:
             return self._changed(change, first, leaves[first])

@@ -69,13 +69,26 @@ class Mutations:
         self._until = time.process_time() + SECONDS
 
     def structural(self) -> Change | None:
-        """The first operation with a wrong result that is right by such a change, of no number."""
+        """The first operation that is right by such a change, of a wrong result and no number.
+
+        Axes may be the other way round of what is right by itself; two numbers are exchanged.
+        """
         wrong = {*self._search.region}
-        return self._found([m for m in self._operations() if wrong & {*m}], numbers=False)
+        found = self._found([m for m in self._operations() if wrong & {*m}], numbers=False)
+        return found or self._turned_axes() or self._exchanged_numbers()
 
     def found(self) -> Change | None:
         """The first operation that is right by any such change; `None` if none is."""
-        return self._found(self._operations()) or self._exchanged_numbers()
+        return self._found(self._operations())
+
+    def _turned_axes(self) -> Change | None:
+        for members in self._operations():
+            for edit in self._axes(members[0]):
+                if time.process_time() > self._until:
+                    return None
+                if self._is_right(members, edit):
+                    return Change(members)
+        return None
 
     def _found(
         self, operations: Sequence[tuple[int, ...]], *, numbers: bool = True
@@ -127,12 +140,14 @@ class Mutations:
         if made.dtype.kind == "f":
             yield self._then(lambda x: np.minimum(x, 1.0)), False
             yield self._then(lambda x: np.maximum(x, 0.0)), False
-        for one, other in self._like_axes(members[0]):
-            yield self._then(lambda x, a=one, b=other: np.swapaxes(x, a, b)), False
         for call in KIN.get(first.op, ()):
             yield self._instead(call), False
         if first.op in DIRECTED and len(arrays) > 1 and arrays[-1].shape == arrays[-2].shape:
             yield self._turned(), False
+
+    def _axes(self, index: int) -> Iterator[Callable[..., Edit]]:
+        for one, other in self._like_axes(index):
+            yield self._then(lambda x, a=one, b=other: np.swapaxes(x, a, b))
 
     def _like_axes(self, index: int) -> list[tuple[int, int]]:
         """The pairs of axes of a value that are of one length."""
