@@ -71,7 +71,8 @@ class Forward(Leaves):
     def _blame_of(self, leaves: dict[int, int]) -> Blame:
         """Which of what is wrong on the way to the outputs is at fault."""
         first = min(leaves)
-        if (change := Mutations(self, self.runs).structural()) is not None:
+        changes = Mutations(self, self.runs)
+        if (change := changes.structural()) is not None:
             return self._changed(change, first, leaves[first])
         is_open = len(leaves) > 1 or first in self.targets
         if is_open and (shared := shared_value(self, self.runs)) is not None:
@@ -96,7 +97,6 @@ class Forward(Leaves):
             return Blame(first, leaves[first], 0, first, place)
         found = self.placed(first, leaves[first])
         is_number = self.jax.values[found.candidate].is_plain and len(leaves) == 1
-        changes = Mutations(self, self.runs)
         if is_open and not is_number and (change := changes.found()) is not None:
             return self._changed(change, first, leaves[first])
         if self._is_scattered(leaves) and (shared := self._shared(leaves)) is not None:

@@ -1,6 +1,6 @@
 """JAX's primitives in NumPy: a step of a recorded program that is run again a thousand times.
 
-To launch one primitive takes JAX some fifty microseconds, NumPy one or two. What is not in the
+To launch one primitive takes JAX far longer than NumPy, on arrays this small. What is not in the
 table stays JAX's own, and so does a primitive whose NumPy form does not come out as JAX's did on
 the recorded operands (`parity.locate.reruns`).
 """

@@ -24,7 +24,7 @@ from parity.locate.tape import LITERALS, NUMBER
 from parity.locate.trials import comes_out_right
 
 SECONDS = 6.0
-"""So much of the processor's time is spent."""
+"""So much of the processor's time is spent on either kind of change."""
 MOST_NUMBERS = 24
 """So many other numbers are tried in the place of one, the nearest first."""
 KIN = {
@@ -66,23 +66,25 @@ class Mutations:
     def __init__(self, search: Plain, runs: Sequence[JaxRun]) -> None:
         self._search, self._runs = search, runs
         self._values = search.jax.values
-        self._until = time.process_time() + SECONDS
+        self._until = 0.0
 
     def structural(self) -> Change | None:
         """The first operation that is right by such a change, of a wrong result and no number.
 
         Axes may be the other way round of what is right by itself; two numbers are exchanged.
         """
+        self._until = time.process_time() + SECONDS
         wrong = {*self._search.region}
-        found = self._found([m for m in self._operations() if wrong & {*m}], numbers=False)
+        found = self._found([m for m in self._operations if wrong & {*m}], numbers=False)
         return found or self._turned_axes() or self._exchanged_numbers()
 
     def found(self) -> Change | None:
         """The first operation that is right by any such change; `None` if none is."""
-        return self._found(self._operations())
+        self._until = time.process_time() + SECONDS
+        return self._found(self._operations)
 
     def _turned_axes(self) -> Change | None:
-        for members in self._operations():
+        for members in self._operations:
             for edit in self._axes(members[0]):
                 if time.process_time() > self._until:
                     return None
@@ -101,6 +103,7 @@ class Mutations:
                     return Change(members, is_number)
         return None
 
+    @cached_property
     def _operations(self) -> list[tuple[int, ...]]:
         """What is one operation of the source, in order: an equation, a line as it was called.
 
@@ -214,7 +217,7 @@ class Mutations:
     def _exchanged_numbers(self) -> Change | None:
         """Two numbers of one line in one another's place: the shares of old and new, say."""
         slots: dict[Any, list[tuple[tuple[int, ...], int, float]]] = {}
-        for members in self._operations():
+        for members in self._operations:
             first = self._values[members[0]]
             key = first.marks[0][0], span(first.marks[0]).line
             for place, parent in enumerate(first.parents):
@@ -225,13 +228,12 @@ class Mutations:
             for one, other in islice(combinations(found, 2), MOST_NUMBERS):
                 if one[2] == other[2] or {*one[0]} & {*other[0]}:
                     continue
-                given = (
-                    (one[0], self._given(one[1], other[2])),
-                    (
-                        other[0],
-                        self._given(other[1], one[2]),
-                    ),
-                )
+                if time.process_time() > self._until:
+                    return None
+                given = [
+                    (members, self._given(place, number))
+                    for (members, place, _), (*_, number) in ((one, other), (other, one))
+                ]
 
                 def edits(s: int, given: Any = given) -> dict[int, Edit]:
                     return {k: e for m, edit in given for k, e in self._edits(s, m, edit).items()}

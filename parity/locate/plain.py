@@ -59,11 +59,9 @@ class Plain(Placing):
         """What one of JAX's outputs may be off."""
         path = next(path for path, i in self.jax.outputs.items() if i == index)
         theirs = self.torch.outputs.get(path)
-        return (
-            GATE * scale_of(self.jax.values[index].arrays[0])
-            if theirs is None
-            else (self.slack_of(theirs))
-        )
+        if theirs is not None:
+            return self.slack_of(theirs)
+        return GATE * scale_of(self.jax.values[index].arrays[0])
 
     def numbers_like(self, index: int) -> list[tuple[int, ...]]:
         """PyTorch's plain numbers for one of JAX's, the nearest first."""

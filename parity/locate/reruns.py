@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parity.locate.in_numpy import Function, in_numpy
+from parity.yardstick import UNIT_ROUNDOFF
 
-ALIKE = 1e-12
-"""How near, relatively, NumPy must come to what JAX made of the recorded operands."""
+ALIKE = 2**12 * UNIT_ROUNDOFF["float64"]
+"""How near, relatively, NumPy must come to what JAX made of the recorded operands: what a sum of so
+many terms may round otherwise in another order."""
 
 
 class Step(NamedTuple):

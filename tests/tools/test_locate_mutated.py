@@ -8,6 +8,13 @@ import pytest
 import torch
 
 import parity
+from parity.locate.correspondence import wrong_outputs
+from parity.locate.forward import Forward
+from parity.locate.mutated import Mutations
+from parity.locate.reruns import Edit
+from parity.locate.search import _recorded
+from parity.locate.trials import comes_out_right
+from parity.prepared import prepared
 from tests.tools.test_locate import line
 
 RNG = np.random.default_rng(28)
@@ -149,6 +156,47 @@ def test_a_right_port_of_steps_is_blamed_for_nothing():
 def test_one_operation_is_wrong_in_every_turn_and_for_every_leaf(step):
     found = parity.first_divergence(steps_in_torch, lambda **x: scanned(step, **x), STEPS)
     assert found.candidate.line == line(step)
+
+
+def searched(in_torch, in_jax, inputs):
+    """A search of its own, with JAX's runs: what other parts of it would find too is left out."""
+    ready = prepared(in_torch, in_jax, inputs, wrt=None, rename=None, kinds=None)
+    partners, sets, runs = _recorded(ready.in_torch, ready.in_jax, ready.given.arrays)
+    return Forward(partners, runs, wrong_outputs(partners, range(len(sets)))), runs
+
+
+@pytest.mark.parametrize("step", WRONG, ids=lambda step: step.__name__)
+def test_the_change_alone_says_which_operation_it_is(step):
+    search, runs = searched(steps_in_torch, lambda **x: scanned(step, **x), STEPS)
+    change = Mutations(search, runs).found()
+    value = search.jax.values[change.members[0]]
+    assert line(step) in {value.place_at(depth).line for depth in range(len(value.marks))}
+
+
+def test_a_difference_the_other_way_round_is_one_change():
+    def in_jax(x, y):
+        gap = y - x  # here
+        return {"gap": jnp.exp(gap)}
+
+    inputs = {"x": RNG.normal(size=6), "y": RNG.normal(size=6)}
+    search, runs = searched(lambda x, y: {"gap": (x - y).exp()}, in_jax, inputs)
+    change = Mutations(search, runs).structural()
+    assert search.jax.values[change.members[0]].place.line == line(in_jax)
+
+
+def test_what_makes_a_right_output_wrong_is_not_taken():
+    def in_torch(x):
+        return {"kept": 2 * x, "turned": -2 * x}
+
+    def in_jax(x):
+        doubled = 2 * x
+        return {"kept": jnp.abs(doubled) * jnp.sign(doubled), "turned": doubled * 1.0}
+
+    search, runs = searched(in_torch, in_jax, {"x": RNG.normal(size=6)})
+    first, last = min(search.jax.consumers()[0]), search.jax.outputs["turned"]
+    for index, is_right in ((first, False), (last, True)):
+        edits = {index: Edit({}, np.negative)}
+        assert comes_out_right(search, runs, lambda s, edits=edits: edits) == is_right
 
 
 def test_operands_the_other_way_round_are_blamed_where_they_are():

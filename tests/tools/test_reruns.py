@@ -7,6 +7,7 @@ import pytest
 
 from parity.jax_side import x64
 from parity.locate import in_numpy, jax_tape
+from parity.locate.reruns import ALIKE
 
 RNG = np.random.default_rng(27)
 ROWS, OTHERS = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 3))
@@ -94,7 +95,7 @@ def rerun(function, given, changed):
 @pytest.mark.parametrize("name", CALLS)
 def test_a_primitive_comes_out_in_numpy_as_it_does_in_jax(name):
     again, right, program = rerun(CALLS[name], ROWS, OTHERS)
-    np.testing.assert_allclose(again, right, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(again, right, rtol=ALIKE, atol=ALIKE)
     steps = [step for step in program.steps if step.name == name]
     assert steps
     assert all(program._function(step) is not None for step in steps)
@@ -107,7 +108,7 @@ def test_every_primitive_of_the_table_is_compared():
 def test_what_numpy_makes_otherwise_stays_jaxs_own(monkeypatch):
     monkeypatch.setitem(in_numpy.SIMPLE, "tanh", lambda x: np.tanh(x) + 1e-9)
     again, right, _ = rerun(lambda x: 2 * jnp.tanh(x), ROWS, OTHERS)
-    np.testing.assert_allclose(again, right, rtol=1e-13)
+    np.testing.assert_allclose(again, right, rtol=ALIKE)
 
 
 def test_loops_and_what_is_not_in_the_table_are_run_again():
@@ -119,7 +120,7 @@ def test_loops_and_what_is_not_in_the_table_are_run_again():
         return jnp.concatenate([last, sums])
 
     again, right, _ = rerun(summed, ROWS, OTHERS)
-    np.testing.assert_allclose(again, right, rtol=1e-13)
+    np.testing.assert_allclose(again, right, rtol=ALIKE)
 
 
 def test_random_keys_are_left_as_they_are():
@@ -128,4 +129,4 @@ def test_random_keys_are_left_as_they_are():
         return x + jax.random.normal(jax.random.fold_in(key, 1), x.shape)
 
     again, right, _ = rerun(noisy, ROWS, OTHERS)
-    np.testing.assert_allclose(again, right, rtol=1e-13)
+    np.testing.assert_allclose(again, right, rtol=ALIKE)
